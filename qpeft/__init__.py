@@ -1,0 +1,46 @@
+"""qpeft: quantum circuits that write the weights adapting a large language model.
+
+`import qpeft` needs only torch and numpy. The names below load their room on first use:
+
+* circuits: `Circuit`, `CircuitBuilder`, `Angle`, `ansatz`, `n_local`, `register_ansatz`, `StatevectorEngine`
+* generator: `QPAGenerator`, `QPASpec`
+* adapters (these need transformers and peft): `QPAConfig`, `QPAModel`, `export_lora`
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import torch  # noqa: F401  (the one heavy import, made here so that later ones are quick)
+
+if TYPE_CHECKING:
+    from qpeft.adapters import QPAConfig, QPAModel, export_lora
+    from qpeft.generators import QPAGenerator, QPASpec
+    from qpeft.qcircuits import Angle, Circuit, CircuitBuilder, StatevectorEngine, ansatz, n_local, register_ansatz
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "qpeft.qcircuits": (
+        "Angle", "Circuit", "CircuitBuilder", "StatevectorEngine", "ansatz", "n_local", "register_ansatz",
+    ),
+    "qpeft.generators": ("QPAGenerator", "QPASpec"),
+    "qpeft.adapters": ("QPAConfig", "QPAModel", "export_lora"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Angle", "Circuit", "CircuitBuilder", "QPAConfig", "QPAGenerator", "QPAModel", "QPASpec", "StatevectorEngine",
+    "ansatz", "export_lora", "n_local", "register_ansatz",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'qpeft' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

@@ -1,0 +1,147 @@
+"""The exact engine: a statevector in torch, differentiable, batched, on any device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from qpeft.errors import ConfigError, EngineError
+from qpeft.qcircuits.circuit import Circuit
+from qpeft.qcircuits.fusion import Program, compile_circuit
+from qpeft.qcircuits.memory import require_memory
+from qpeft.qcircuits.program import Program
+
+METHODS = ("adjoint", "backprop")
+
+
+class _Adjoint(torch.autograd.Function):
+    """Runs forward without a tape; the backward walks the program with the state and its cotangent.
+
+    Memory is three states whatever the depth (Jones and Gacon, arXiv 2009.02823).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, program: Program, state: Tensor, *tables: Tensor) -> Tensor:
+        final = run(program, state, tables, Buffers(state))
+        ctx.program = program
+        ctx.save_for_backward(final, *tables)
+        return final
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        final, *tables = ctx.saved_tensors
+        initial, gradients = run_back(ctx.program, final, cotangent, tables)
+        return None, initial, *gradients
+
+
+@dataclass(frozen=True)
+class StatevectorEngine:
+    """Exact simulation.
+
+    Real circuits run in the dtype of the angles (float32 or float64), others in complex64 or complex128.
+
+    Args:
+        method: "adjoint" keeps three states whatever the depth; "backprop" keeps one state a step, and can be
+            differentiated twice.
+
+    Example:
+        >>> import torch
+        >>> from qpeft.qcircuits import ansatz
+        >>> circuit = ansatz("ry_cnot", num_qubits=3, reps=2)
+        >>> angles = torch.zeros(circuit.num_parameters)
+        >>> StatevectorEngine().probabilities(circuit, angles)
+        tensor([1., 0., 0., 0., 0., 0., 0., 0.])
+    """
+
+    method: Literal["adjoint", "backprop"] = "adjoint"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
+
+    def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
+        """See `Engine.probabilities`."""
+        amplitudes = self.state(circuit, angles)
+        if amplitudes.is_complex():
+            return amplitudes.real.square() + amplitudes.imag.square()
+        return amplitudes.square()
+
+    def state(self, circuit: Circuit, angles: Tensor, initial_state: Tensor | None = None) -> Tensor:
+        """The final state.
+
+        Args:
+            circuit: What to run.
+            angles: (..., P) radians.
+            initial_state: (..., 2**N); |0...0> if None. Differentiable. Leading axes broadcast with those of `angles`.
+
+        Returns:
+            (..., 2**N), real if circuit and initial state are.
+
+        Raises:
+            EngineError: Wrong shape or dtype, or more memory than there is.
+        """
+        if initial_state is None:
+            return self._run(circuit, angles, None, 1)[..., 0, :]
+        if initial_state.shape[-1:] != (2**circuit.num_qubits,):
+            raise EngineError(
+                f"initial_state has {initial_state.shape[-1]} amplitudes; {circuit.num_qubits} qubits have "
+                f"{2**circuit.num_qubits}"
+            )
+        _check_angles(circuit, angles)
+        leading = torch.broadcast_shapes(angles.shape[:-1], initial_state.shape[:-1])
+        angles = angles.expand(*leading, angles.shape[-1])
+        return self._run(circuit, angles, initial_state.expand(*leading, -1).unsqueeze(-2), 1)[..., 0, :]
+
+    def columns(self, circuit: Circuit, angles: Tensor, k: int) -> Tensor:
+        """The first `k` columns of the circuit's unitary: an orthonormal frame.
+
+        Args:
+            circuit: What to run.
+            angles: (..., P) radians.
+            k: Number of columns, 1 to 2**N.
+
+        Returns:
+            (..., 2**N, k); column j is the final state that starts from basis state j.
+        """
+        dim = 2**circuit.num_qubits
+        if not 1 <= k <= dim:
+            raise EngineError(f"a circuit on {circuit.num_qubits} qubits has 1 to {dim} columns; given k={k}")
+        start = torch.eye(k, dim, dtype=angles.dtype, device=angles.device)
+        return self._run(circuit, angles, start, k).mT
+
+    def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None, states: int) -> Tensor:
+        """Angles (..., P), start (..., C, D) or (C, D) -> (..., C, D)."""
+        _check_angles(circuit, angles)
+        complex_run = not circuit.is_real or (start is not None and start.is_complex())
+        dtype = angles.dtype.to_complex() if complex_run else angles.dtype
+        leading, dim = angles.shape[:-1], 2**circuit.num_qubits
+        flat = angles.reshape(math.prod(leading), angles.shape[-1])
+        require_memory(circuit.num_qubits, len(flat) * states, dtype, angles.device)
+        program = compile_circuit(circuit, dtype, angles.device)
+        if start is None:
+            state = torch.zeros(len(flat), dim, dtype=dtype, device=angles.device)
+            state[:, 0] = 1
+        else:
+            state = start.to(dtype).expand(*leading, states, dim).reshape(-1, dim)
+        tables = program.matrices(flat)
+        final: Tensor
+        if self.method == "adjoint":
+            final = _Adjoint.apply(program, state, *tables)
+        else:
+            final = run(program, state, tables, Buffers(None))
+        return final.view(*leading, states, dim)
+
+
+def _check_angles(circuit: Circuit, angles: Tensor) -> None:
+    if angles.ndim == 0 or angles.shape[-1] != circuit.num_parameters:
+        raise EngineError(
+            f"the circuit has {circuit.num_parameters} angles; given a tensor of shape {tuple(angles.shape)}, "
+            f"expected (..., {circuit.num_parameters})"
+        )
+    if angles.dtype not in (torch.float32, torch.float64):
+        raise EngineError(f"angles are {angles.dtype}; expected torch.float32 or torch.float64 (use angles.float())")
