@@ -105,7 +105,8 @@ class Gate:
         constant, cosine, sine = self.harmonics
         if self.generator is None:
             return constant
-        return constant + np.cos(self.frequency * angle) * cosine + np.sin(self.frequency * angle) * sine
+        matrix: Matrix = constant + np.cos(self.frequency * angle) * cosine + np.sin(self.frequency * angle) * sine
+        return matrix
 
     @cached_property
     def is_real(self) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits.circuit import Circuit
-from qpeft.qcircuits.fusion import Program, compile_circuit
+from qpeft.qcircuits.fusion import compile_circuit
+from qpeft.qcircuits.kernels import Buffers, run, run_back
 from qpeft.qcircuits.memory import require_memory
 from qpeft.qcircuits.program import Program
 
@@ -131,7 +132,7 @@ class StatevectorEngine:
         tables = program.matrices(flat)
         final: Tensor
         if self.method == "adjoint":
-            final = _Adjoint.apply(program, state, *tables)
+            final = _Adjoint.apply(program, state, *tables)  # type: ignore[no-untyped-call]
         else:
             final = run(program, state, tables, Buffers(None))
         return final.view(*leading, states, dim)
