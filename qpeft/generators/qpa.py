@@ -1,0 +1,59 @@
+"""The QPA generator: basis probabilities of a circuit, mapped to a vector of adapter weights.
+
+    angles --engine--> p_i --transform--> f_i ;  row i = [ bits of i as +-1 , f_i ] --mapping network--> chunk i
+
+The chunks are laid end to end, cut to the target size, and centred (Quantum Parameter Adaptation, arXiv 2410.09846,
+eqs. 5 to 8). Invariant: the vector has exactly `target_size` numbers of mean zero, and with `zero_last` it starts as zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qpeft.generators.mapping import MappingNetwork
+from qpeft.generators.sources import basis_labels, build_source
+from qpeft.generators.spec import QPASpec
+from qpeft.qcircuits import Engine, StatevectorEngine
+
+
+class QPAGenerator(nn.Module):
+    """Generates `spec.target_size` numbers from the circuit's angles and the mapping network's weights.
+
+    Args:
+        spec: Sizes and settings.
+        engine: Runs the circuit; exact simulation by default.
+
+    Example:
+        >>> generator = QPAGenerator(QPASpec(target_size=1000, chunk_size=100))
+        >>> generator.spec.num_chunks, generator.spec.num_qubits
+        (10, 4)
+        >>> generator().shape
+        torch.Size([1000])
+        >>> sum(p.numel() for p in generator.parameters()) == generator.spec.num_parameters
+        True
+    """
+
+    labels: Tensor
+
+    def __init__(self, spec: QPASpec, engine: Engine | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.source = build_source(spec, engine or StatevectorEngine())
+        self.mapping = MappingNetwork(spec.mapping_widths, spec.activation)
+        self.register_buffer("labels", basis_labels(spec.num_chunks, spec.num_qubits), persistent=False)
+        if spec.zero_last:
+            nn.init.zeros_(self.mapping.last.weight)
+            nn.init.zeros_(self.mapping.last.bias)
+
+    def chunks(self) -> Tensor:
+        """The mapping network's output, (n_ch, n_mlp), before it is cut and centred."""
+        if self.source is None:
+            return self.mapping(self.labels)  # type: ignore[no-any-return]
+        features = self.source()
+        return self.mapping(torch.cat([self.labels.to(features.dtype), features[:, None]], dim=1))  # type: ignore[no-any-return]
+
+    def forward(self) -> Tensor:
+        """The generated vector, (target_size,)."""
+        vector = self.chunks().reshape(-1)[: self.spec.target_size]
+        return vector - vector.mean()

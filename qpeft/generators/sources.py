@@ -1,0 +1,95 @@
+"""Where each basis state's number comes from: the circuit, or one of its classical controls.
+
+Every source is a module whose `forward()` gives one number a chunk, (n_ch,). The controls answer what the circuit adds:
+they differ from it in nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from qpeft.generators.spec import QPASpec
+from qpeft.generators.transforms import TRANSFORMS
+from qpeft.qcircuits import Engine
+
+
+def basis_labels(num_rows: int, num_qubits: int) -> Tensor:
+    """Row i holds the bits of i as -1 and +1, most significant first: (num_rows, num_qubits)."""
+    shifts = torch.arange(num_qubits - 1, -1, -1)
+    bits = (torch.arange(num_rows)[:, None] >> shifts) & 1
+    return (2 * bits - 1).to(torch.float32)
+
+
+class CircuitSource(nn.Module):
+    """Transformed basis probabilities of the circuit; its angles start uniform in [-pi, pi].
+
+    Args:
+        spec: Circuit, transform and number of chunks.
+        engine: Runs the circuit.
+        trainable: Whether the angles train; the control "frozen" keeps them at their start.
+    """
+
+    angles: Tensor
+
+    def __init__(self, spec: QPASpec, engine: Engine, trainable: bool = True) -> None:
+        super().__init__()
+        self.spec, self.engine = spec, engine
+        start = (2 * torch.rand(spec.circuit.num_parameters) - 1) * math.pi
+        if trainable:
+            self.angles = nn.Parameter(start)
+        else:
+            self.register_buffer("angles", start)
+
+    def forward(self) -> Tensor:
+        """(n_ch,)"""
+        probabilities = self.engine.probabilities(self.spec.circuit, self.angles)
+        return TRANSFORMS[self.spec.transform](probabilities, self.spec.num_qubits)[: self.spec.num_chunks]
+
+
+class FreeSource(nn.Module):
+    """The control "free": a trainable number a chunk, which starts as the circuit's would."""
+
+    def __init__(self, spec: QPASpec, engine: Engine) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.values = nn.Parameter(CircuitSource(spec, engine)())
+
+    def forward(self) -> Tensor:
+        """(n_ch,)"""
+        return self.values
+
+
+class LabelMLPSource(nn.Module):
+    """The control "mlp": a one-hidden-layer tanh network on the basis label, as large as the circuit."""
+
+    labels: Tensor
+
+    def __init__(self, spec: QPASpec) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(spec.num_qubits, spec.label_mlp_width), nn.Tanh(), nn.Linear(spec.label_mlp_width, 1)
+        )
+        self.register_buffer("labels", basis_labels(spec.num_chunks, spec.num_qubits), persistent=False)
+
+    def forward(self) -> Tensor:
+        """(n_ch,)"""
+        values: Tensor = self.network(self.labels)
+        return values.squeeze(-1)
+
+
+def build_source(spec: QPASpec, engine: Engine) -> nn.Module | None:
+    """The source `spec.source` names; None for "none"."""
+    match spec.source:
+        case "circuit":
+            return CircuitSource(spec, engine)
+        case "frozen":
+            return CircuitSource(spec, engine, trainable=False)
+        case "free":
+            return FreeSource(spec, engine)
+        case "mlp":
+            return LabelMLPSource(spec)
+        case _:
+            return None
