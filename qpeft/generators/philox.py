@@ -1,7 +1,8 @@
 """Random numbers that are the same in every version of every library.
 
-A frozen random factor is not saved: it is rebuilt from its seed. numpy's Philox raw stream is a counter-based generator
-(Salmon et al., SC 2011) whose bits do not change between versions; only those bits are used, and a checksum guards them.
+A frozen random factor is not saved: it is rebuilt from its seed. numpy's Philox raw stream is a counter-based
+generator (Salmon et al., SC 2011) whose bits do not change between versions; only those bits are used, and a checksum
+guards them.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     angles --engine--> p_i --transform--> f_i ;  row i = [ bits of i as +-1 , f_i ] --mapping network--> chunk i
 
 The chunks are laid end to end, cut to the target size, and centred (Quantum Parameter Adaptation, arXiv 2410.09846,
-eqs. 5 to 8). Invariant: the vector has exactly `target_size` numbers of mean zero, and with `zero_last` it starts as zero.
+eqs. 5 to 8). Invariant: the vector has exactly `target_size` numbers of mean zero, and with `zero_last` it starts as
+zero.
 """
 
 from __future__ import annotations

@@ -135,14 +135,20 @@ class QPASpec:
         Raises:
             ConfigError: Even the smallest generator is larger; the message says how large it is.
         """
-        specs = [spec for smallest in _smallest_by_qubits(cls, target_size, options) if (spec := _fill(smallest, budget))]
+        filled = (_fill(smallest, budget) for smallest in _smallest_by_qubits(cls, target_size, options))
+        specs = [spec for spec in filled if spec is not None]
         if not specs:
-            least = min(s.num_parameters for s in _smallest_by_qubits(cls, target_size, options))
+            least = cls.smallest(target_size, **options).num_parameters
             raise ConfigError(
                 f"a budget of {budget} parameters is too small: the smallest generator of {target_size} weights with "
                 f"these settings trains {least}. Raise the budget, or use smaller hidden widths or fewer reps"
             )
         return max(specs, key=lambda spec: spec.chunk_size)
+
+    @classmethod
+    def smallest(cls, target_size: int, **options: Any) -> QPASpec:
+        """The spec that trains the fewest numbers."""
+        return min(_smallest_by_qubits(cls, target_size, options), key=lambda spec: spec.num_parameters)
 
 
 def _smallest_by_qubits(cls: type[QPASpec], target_size: int, options: dict[str, Any]) -> Iterator[QPASpec]:
@@ -157,8 +163,8 @@ def _smallest_by_qubits(cls: type[QPASpec], target_size: int, options: dict[str,
 def _fill(smallest: QPASpec, budget: int) -> QPASpec | None:
     """The largest chunk size with as many qubits as `smallest` that keeps to the budget, or None.
 
-    At a fixed number of qubits the count is affine in the chunk size: each further output costs one more row of the last
-    layer. (The control "free" also has fewer numbers when there are fewer chunks, hence the search.)
+    At a fixed number of qubits the count is affine in the chunk size: each further output costs one more row of the
+    last layer. (The control "free" also has fewer numbers when there are fewer chunks, hence the search.)
     """
     qubits, m = smallest.num_qubits, smallest.target_size
     largest = m if qubits == 1 else -(-m // (2 ** (qubits - 1) + 1))

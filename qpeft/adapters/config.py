@@ -1,0 +1,136 @@
+"""`QPAConfig`: a `LoraConfig` whose weights a circuit generates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import LoraConfig
+
+from qpeft.adapters.peft_internals import QpeftType
+from qpeft.errors import ConfigError
+from qpeft.generators.spec import AnsatzLike, QPASpec
+from qpeft.qcircuits import Circuit
+from qpeft.registry import Registry
+
+FORMAT_VERSION = 1
+STARTS = ("identity", "paper")
+
+PRESETS: Registry[dict[str, Any]] = Registry(
+    "preset",
+    {
+        # One small hidden layer trains best for its size, and p * 2**N - 1 keeps the angles' gradient alive.
+        "default": {"hidden": [16], "activation": "gelu", "transform": "scaled", "start": "identity"},
+        # arXiv 2410.09846, Table 1 and Appendix J: seven hidden layers, no activation, p itself, no zero start.
+        "paper": {
+            "hidden": [32, 64, 128, 128, 64, 32, 32], "activation": "none", "transform": "identity", "start": "paper",
+        },
+    },
+)  # fmt: skip
+
+_UNSUPPORTED: dict[str, Any] = {  # LoRA variants that generated factors do not cover, with the only value allowed
+    "use_dora": False, "lora_bias": False, "bias": "none", "layer_replication": None, "target_parameters": None,
+    "rank_pattern": {}, "alpha_pattern": {}, "init_lora_weights": True, "ensure_weight_tying": False,
+}  # fmt: skip
+
+
+def _option(default: Any, text: str) -> Any:
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: default, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
+    """Configuration of Quantum Parameter Adaptation of LoRA weights (arXiv 2410.09846).
+
+    One generator serves all targets. Without `chunk_size` or `budget` it trains at most half as many numbers as LoRA of
+    rank 1 would. Fields left None are taken from the preset.
+
+    Example:
+        >>> QPAConfig(r=4, target_modules=["lm_head"], chunk_size=128).hidden
+        [16]
+    """
+
+    r: int = _option(4, "rank of the generated update")
+    lora_alpha: int = _option(8, "scale: the update is multiplied by lora_alpha / r")
+    preset: str = _option("default", "'default' or 'paper': sets hidden, activation, transform and start")
+    chunk_size: int | None = _option(None, "n_mlp, weights generated for each basis state")
+    budget: int | None = _option(None, "most numbers to train; chooses the chunk size")
+    ansatz: Any = _option("ry_cnot", "registered name, Circuit, or function (num_qubits, reps) -> Circuit")
+    reps: int = _option(8, "layers of the ansatz")
+    hidden: list[int] | None = _option(None, "widths of the mapping network's hidden layers")
+    activation: str | None = _option(None, "activation of the mapping network")
+    transform: str | None = _option(None, "what is done to the probabilities")
+    start: str | None = _option(None, "'identity' (zero last layer, frozen random A) or 'paper' (all random)")
+    source: str = _option("circuit", "circuit, or a classical control: frozen, free, mlp, none")
+    engine: str = _option("exact", "engine that runs the circuit")
+    seed: int = _option(0, "seed of the frozen random factor, which is rebuilt instead of saved")
+    resolved: dict[str, Any] | None = _option(None, "filled in when the adapter is built: sizes, circuit, checksum")
+    format_version: int = _option(FORMAT_VERSION, "version of this file's format")
+    # peft saves the whole embedding matrix beside an adapter of `lm_head` unless token rows are listed: none are.
+    trainable_token_indices: Any = _option({}, "always empty")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = QpeftType.QPA
+        if self.format_version > FORMAT_VERSION:
+            raise ConfigError(
+                f"the adapter was written in format {self.format_version}; this qpeft reads up to {FORMAT_VERSION}. "
+                "Install a newer qpeft"
+            )
+        for name, default in PRESETS[self.preset].items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
+        if self.start not in STARTS:
+            raise ConfigError(f"start {self.start!r} is not one of {', '.join(STARTS)}")
+        if not isinstance(self.r, int) or self.r < 1:
+            raise ConfigError(f"rank r is {self.r!r}; it must be a whole number of at least 1")
+        for name in ("chunk_size", "budget"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        if self.chunk_size is not None and self.budget is not None:
+            raise ConfigError("give chunk_size or budget, not both: the budget chooses the chunk size")
+        for name, allowed in _UNSUPPORTED.items():
+            given = getattr(self, name)
+            if (given or allowed) != allowed:
+                raise ConfigError(f"{name}={given!r} is not available for generated weights; leave it out")
+
+    def spec(self, shapes: list[tuple[int, int]]) -> QPASpec:
+        """The generator's sizes for layers of these (out_features, in_features).
+
+        Raises:
+            ConfigError: Sizes that cannot be, e.g. a circuit of other qubits than the chunks need.
+        """
+        target_size = sum(self.r * (fan_out + fan_in) for fan_out, fan_in in shapes)
+        options: dict[str, Any] = {
+            "ansatz": self.ansatz, "reps": self.reps, "hidden": tuple(self.hidden or ()), "activation": self.activation,
+            "transform": self.transform, "source": self.source, "zero_last": self.start == "identity",
+        }  # fmt: skip
+        if self.resolved is not None and self.resolved["target_size"] == target_size:
+            options["ansatz"] = Circuit.from_dict(self.resolved["circuit"])
+            return QPASpec(target_size, self.resolved["chunk_size"], **options)
+        if self.ansatz == "custom":
+            raise ConfigError(
+                f"the saved circuit was made for {(self.resolved or {}).get('target_size')} generated weights; this "
+                f"model's targets need {target_size}. Load the adapter on the model it was trained on"
+            )
+        if self.chunk_size is not None:
+            return QPASpec(target_size, self.chunk_size, **options)
+        if self.budget is not None:
+            return QPASpec.within_budget(target_size, self.budget, **options)
+        lora_rank_1 = sum(fan_out + fan_in for fan_out, fan_in in shapes)
+        least = QPASpec.smallest(target_size, **options)
+        return QPASpec.within_budget(target_size, max(lora_rank_1 // 2, least.num_parameters), **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; a circuit or function of the user's own is the circuit in `resolved`."""
+        ansatz: AnsatzLike | Callable[..., Any] = self.ansatz
+        try:
+            self.ansatz = ansatz if isinstance(ansatz, str) else "custom"
+            data: dict[str, Any] = super().to_dict()
+        finally:
+            self.ansatz = ansatz
+        return data

@@ -1,0 +1,273 @@
+"""The only file that touches peft's private surface. Written for peft 0.21; `tests/contracts` checks each assumption.
+
+peft keeps its methods in three dicts keyed by a string enum, so a method is registered from outside by writing into
+them under a string enum of our own. A tuner with generated weights is a `LoraModel` whose layers hold
+`GeneratedLinear` where peft put trainable `nn.Linear`s: peft's forward, merge and conversion paths only read
+`.weight` or call the module.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+import peft.mapping
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer, LoraModel
+from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from qpeft.adapters.generated import GeneratedLinear, WeightSource
+from qpeft.errors import ConfigError, unknown_name
+
+Shape = tuple[int, int]  # (out_features, in_features)
+
+
+class QpeftType(str, Enum):  # noqa: UP042  (peft compares by string value, as its own `class PeftType(str, Enum)` does)
+    """Our method names, as peft's config files spell them."""
+
+    QPA = "QPA"
+
+
+def register(peft_type: QpeftType, config: type[LoraConfig], model: type[LoraModel]) -> None:
+    """Makes peft know a method: `get_peft_model`, `PeftModel.from_pretrained` and `save_pretrained` then work."""
+    peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = config
+    peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING[peft_type] = model
+    peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[peft_type] = model.prefix
+
+
+def _linear_shape(module: Any) -> Shape | None:
+    """(out_features, in_features) of a Linear or Conv1D, wrapped or not; None for anything else."""
+    base: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    if isinstance(base, nn.Linear):
+        return base.out_features, base.in_features
+    if isinstance(base, Conv1D):
+        fan_in, fan_out = base.weight.shape
+        return int(fan_out), int(fan_in)
+    return None
+
+
+def linear_layers(model: nn.Module) -> dict[str, Shape]:
+    """Every Linear and Conv1D of a model, by name, those wrapped by a tuner included once."""
+    found: dict[str, Shape] = {}
+    wrapped: list[str] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(prefix) for prefix in wrapped):
+            continue
+        shape = _linear_shape(module)
+        if shape is not None:
+            found[name] = shape
+        if isinstance(module, BaseTunerLayer):
+            wrapped.append(f"{name}.")
+    return found
+
+
+def _embeddings(model: Any, getter: str) -> nn.Module | None:
+    """What a transformers model's `get_input_embeddings` or `get_output_embeddings` gives; None for other models."""
+    try:
+        module: nn.Module | None = getattr(model, getter)()
+    except (AttributeError, NotImplementedError):
+        return None
+    return module
+
+
+def head_name(model: nn.Module) -> str:
+    """Name of the output layer (`lm_head` in most models).
+
+    Raises:
+        ConfigError: The model has none, or it is no Linear.
+    """
+    head = _embeddings(model, "get_output_embeddings")
+    for name, module in model.named_modules():
+        if module is head and _linear_shape(module) is not None:
+            return str(name)
+    raise ConfigError(
+        f"{type(model).__name__} has no output head that is a Linear layer; name the layers to adapt "
+        "(target_modules, or --targets on the command line)"
+    )
+
+
+def resolve_targets(model: nn.Module, config: LoraConfig) -> dict[str, Shape]:
+    """The layers a config targets, in the model's order; `target_modules=None` means the output head.
+
+    Raises:
+        ConfigError: A named target matches no Linear or Conv1D layer; the message lists the nearest.
+    """
+    if config.target_modules is None:
+        config.target_modules = {head_name(model)}
+    config = _maybe_include_all_linear_layers(config, model)
+    layers = linear_layers(model)
+    modules = {name for name, _ in model.named_modules()}
+    matched = {name for name in modules if LoraModel._check_target_module_exists(config, name)}
+    short = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    if isinstance(config.target_modules, str):
+        if not matched & layers.keys():
+            raise ConfigError(unknown_name("target layer", config.target_modules, short))
+    else:
+        for target in sorted(config.target_modules):
+            if not any(name == target or name.endswith(f".{target}") for name in modules):
+                raise ConfigError(unknown_name("target layer", target, short))
+    unsuited = sorted(matched - layers.keys())
+    if unsuited:
+        kinds = {type(model.get_submodule(name)).__name__ for name in unsuited}
+        raise ConfigError(
+            f"target {unsuited[0]!r} is a {' / '.join(sorted(kinds))}; only Linear and Conv1D layers can be adapted. "
+            f"Available: {', '.join(short)}"
+        )
+    return {name: shape for name, shape in layers.items() if name in matched}
+
+
+class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
+    """A LoRA tuner whose factors a bank generates, one bank an adapter, kept once on the tuner."""
+
+    uses_shared_state = True
+    lora_bank: nn.ModuleDict  # the name contains the tuner's prefix, so peft saves it
+
+    @abstractmethod
+    def build_bank(self, config: Any, targets: dict[str, tuple[Shape, int]]) -> nn.Module:
+        """The bank of one adapter; `targets` maps layer names to ((out_features, in_features), rank).
+
+        Called before the model is touched, so that it can refuse. Its `forward()` maps each name to `Factors`, and it
+        has at least one buffer or parameter that tells its device.
+        """
+
+    # ---- building
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Peft's injection, after which the factors come from the bank."""
+        if "lora_bank" not in self._modules:
+            self.lora_bank = nn.ModuleDict()
+            self._sources: dict[str, WeightSource] = {}
+            self._tied: dict[str, nn.Parameter] = {}
+            # On the inner model, because `generate()` bypasses the tuner's own forward; a bound method, because lambdas
+            # do not survive deepcopy.
+            self._hook = model.register_forward_pre_hook(self._renew, prepend=True)
+        config = self.peft_config[adapter_name]
+        shapes = resolve_targets(model, config)
+        bank = self.build_bank(config, {name: (shape, config.r) for name, shape in shapes.items()})
+        device = next(iter(model.parameters())).device
+        bank.to("cpu" if device.type == "meta" else device)
+
+        with warnings.catch_warnings():
+            # peft notes that Conv1D needs fan_in_fan_out; it then sets that layer by layer, which is what we want.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and adapter_name in m.lora_A}
+        if list(layers) != list(shapes):
+            raise RuntimeError(f"peft adapted {list(layers)}, expected {list(shapes)}; please report this")
+        self.lora_bank[adapter_name] = bank
+        source = self._sources[adapter_name] = WeightSource(bank)
+        for name, layer in layers.items():
+            layer.lora_A[adapter_name] = GeneratedLinear(source, name, "A")
+            layer.lora_B[adapter_name] = GeneratedLinear(source, name, "B")
+        # Decided once, here: scanning all modules at every forward would cost more than the generator on large models.
+        self._checkpointed = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+        self._sync_requires_grad()
+
+    def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
+        """Peft warns here that merging corrupts a tied head; ours unties it first (see `_untie`)."""
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        if adapter_name in self.lora_bank:
+            self.lora_bank[adapter_name].float()
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        head = f"base_model.lora_bank.{adapter_name}."
+        if key.startswith(head):
+            return key.replace(head, "base_model.lora_bank.", 1)
+        name: str = super()._remove_adapter_name_from_key(key, adapter_name)
+        return name
+
+    # ---- running
+
+    def _renew(self, module: nn.Module, args: Any) -> None:
+        self._refuse_reentrant_checkpointing()
+        for name in self.active_adapters:
+            if name in self._sources:
+                self._sources[name].renew()
+
+    def _refuse_reentrant_checkpointing(self) -> None:
+        """Generated weights enter a checkpointed block from outside; the reentrant kind loses their gradient."""
+        for module in self._checkpointed:
+            if module.gradient_checkpointing and module.training and torch.is_grad_enabled():
+                function = getattr(module, "_gradient_checkpointing_func", None)
+                if getattr(function, "keywords", {}).get("use_reentrant", False):
+                    raise ConfigError(
+                        "gradient checkpointing is on with use_reentrant=True, which generated weights cannot work "
+                        'with; pass gradient_checkpointing_kwargs={"use_reentrant": False}'
+                    )
+
+    # ---- adapters on and off
+
+    def _sync_requires_grad(self, inference_mode: bool | None = None) -> None:
+        for name, bank in self.lora_bank.items():
+            frozen = self.peft_config[name].inference_mode if inference_mode is None else inference_mode
+            bank.requires_grad_(name in self.active_adapters and not frozen)
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        super().set_adapter(adapter_name, inference_mode)
+        if "lora_bank" in self._modules:
+            self._sync_requires_grad(inference_mode or None)
+
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
+        super().set_requires_grad(adapter_names, requires_grad)
+        for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
+            self.lora_bank[name].requires_grad_(requires_grad)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        super().delete_adapter(adapter_name)
+        del self.lora_bank[adapter_name], self._sources[adapter_name]
+        self._sync_requires_grad()
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        raise ConfigError(
+            "generated weights cannot be averaged: the mean of two banks' parameters does not generate the mean of "
+            "their weights. Export each adapter with qpeft.export_lora and combine the LoRA files"
+        )
+
+    # ---- merging
+
+    def _untie(self, adapter_names: Sequence[str]) -> None:
+        """Gives a targeted head that shares its weight with the input embedding a copy of its own."""
+        embeddings = _embeddings(self.model, "get_input_embeddings")
+        for name, layer in self.model.named_modules():
+            if embeddings is None or not isinstance(layer, LoraLayer) or not set(adapter_names) & layer.lora_A.keys():
+                continue
+            base, shared = layer.get_base_layer(), getattr(embeddings, "weight", None)
+            if base is not embeddings and isinstance(shared, nn.Parameter) and base.weight is shared:
+                self._tied[name] = shared
+                base.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
+
+    @torch.no_grad()
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        self._untie(adapter_names or self.active_adapters)
+        super().merge_adapter(adapter_names, safe_merge)
+
+    @torch.no_grad()
+    def unmerge_adapter(self) -> None:
+        super().unmerge_adapter()
+        for name in list(self._tied):
+            self.model.get_submodule(name).get_base_layer().weight = self._tied.pop(name)
+
+    @torch.no_grad()
+    def _unload_and_optionally_merge(
+        self, merge: bool = True, progressbar: bool = False, safe_merge: bool = False, adapter_names: Any = None
+    ) -> nn.Module:
+        if merge:
+            self._untie(adapter_names or self.active_adapters)
+        self._hook.remove()
+        model: nn.Module = super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        return model
+
+
+def lora_layers(model: nn.Module, adapter_name: str) -> dict[str, LoraLinear]:
+    """The adapted layers of a tuner's inner model, by name."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and adapter_name in m.lora_A}
