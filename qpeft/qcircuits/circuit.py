@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,10 @@ class Operation:
         return f"{self.gate}({format_angle(self.angle)}) on {self.qubits}"
 
 
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def format_angle(angle: Angle, symbol: str = "theta") -> str:
     """An angle as text: ``theta[3]``, ``-0.5*theta[3]+1.571``, ``3.142``."""
     if angle.index is None:
@@ -78,9 +83,9 @@ class Circuit:
     num_parameters: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_qubits, int) or self.num_qubits < 1:
+        if not _is_index(self.num_qubits) or self.num_qubits < 1:
             raise CircuitError(f"a circuit needs at least 1 qubit; given num_qubits={self.num_qubits!r}")
-        if not isinstance(self.num_parameters, int) or self.num_parameters < 0:
+        if not _is_index(self.num_parameters) or self.num_parameters < 0:
             raise CircuitError(f"num_parameters must be 0 or more; given {self.num_parameters!r}")
         object.__setattr__(self, "operations", tuple(self.operations))
         for position, operation in enumerate(self.operations):
@@ -89,7 +94,13 @@ class Circuit:
                 raise CircuitError(f"operation {position} ({operation.describe()}): {problem}")
 
     def _problem(self, operation: Operation) -> str | None:
-        row, qubits, angle = gate(operation.gate), operation.qubits, operation.angle
+        qubits, angle = operation.qubits, operation.angle
+        try:
+            row = gate(operation.gate)
+        except CircuitError as error:
+            return str(error)
+        if not isinstance(qubits, tuple) or not all(_is_index(q) for q in qubits):
+            return "qubits must be a tuple of integers"
         if len(qubits) != row.num_qubits:
             return f"{row.name} acts on {row.num_qubits} qubit(s); given {len(qubits)}"
         if len(set(qubits)) != len(qubits):
@@ -101,7 +112,13 @@ class Circuit:
         if angle is not None:
             if not (math.isfinite(angle.scale) and math.isfinite(angle.offset)):
                 return "the angle's scale and offset must be finite"
-            if angle.index is not None and not 0 <= angle.index < self.num_parameters:
+            if angle.index is None:
+                return None
+            if not _is_index(angle.index):
+                return "the index of a parameter must be an integer"
+            if self.num_parameters == 0:
+                return "the circuit has no parameters"
+            if not 0 <= angle.index < self.num_parameters:
                 return f"the circuit's parameters are theta[0] to theta[{self.num_parameters - 1}]"
         return None
 
@@ -111,6 +128,10 @@ class Circuit:
 
     def __hash__(self) -> int:  # engines look compiled programs up by circuit at every call
         return self._hash
+
+    def __reduce__(self) -> tuple[type[Circuit], tuple[int, tuple[Operation, ...], int]]:
+        # Pickled without the remembered hash: hashes of strings differ from process to process.
+        return Circuit, (self.num_qubits, self.operations, self.num_parameters)
 
     @cached_property
     def is_real(self) -> bool:
@@ -183,11 +204,11 @@ class Circuit:
             raise CircuitError(f"circuit version {data.get('version')!r}; this qpeft reads version {FORMAT_VERSION}")
         try:
             operations = tuple(
-                Operation(str(name), tuple(int(q) for q in qubits), Angle(*angle[0]) if angle else None)
+                Operation(name, tuple(qubits), *(Angle(*values) for values in angle))
                 for name, qubits, *angle in data["operations"]
             )
-            return cls(int(data["num_qubits"]), operations, int(data["num_parameters"]))
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(data["num_qubits"], operations, data["num_parameters"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, CircuitError):
                 raise
             raise CircuitError(f"damaged circuit data: {type(error).__name__}: {error}") from error
@@ -241,7 +262,7 @@ class CircuitBuilder:
             angle = Angle(None, offset=float(angle))
         if angle is not None and angle.index is not None:
             self._num_parameters = max(self._num_parameters, angle.index + 1)
-        self._operations.append(Operation(name, tuple(qubits), angle))
+        self._operations.append(Operation(name, tuple(map(operator.index, qubits)), angle))
         return self
 
     def build(self) -> Circuit:

@@ -206,5 +206,5 @@ def gate(name: str) -> Gate:
     """The row named `name`; raises `CircuitError` with the nearest names if there is none."""
     try:
         return GATES[name]
-    except KeyError:
-        raise CircuitError(unknown_name("gate", name, GATES)) from None
+    except (KeyError, TypeError):  # a TypeError: not even hashable
+        raise CircuitError(unknown_name("gate", str(name), GATES)) from None
