@@ -37,16 +37,18 @@ class Buffers:
 def _rotate(matrix: Tensor, state: Tensor, out: Tensor | None) -> Tensor:
     """Applies (M, d, d) to the leading qubits of (M, D) and moves them to the end."""
     d = matrix.shape[-1]
-    leading = state.view(len(state), d, -1)
-    into = None if out is None else out.view(len(state), -1, d)
+    rest = state.shape[1] // d  # not -1, which is ambiguous for an empty batch
+    leading = state.view(len(state), d, rest)
+    into = None if out is None else out.view(len(state), rest, d)
     return torch.bmm(leading.transpose(1, 2), matrix.transpose(1, 2), out=into).view(state.shape)
 
 
 def _rotate_back(matrix: Tensor, state: Tensor, out: Tensor | None) -> Tensor:
     """Undoes `_rotate`: moves the trailing qubits to the front and applies the inverse of the unitary."""
     d = matrix.shape[-1]
-    trailing = state.view(len(state), -1, d)
-    into = None if out is None else out.view(len(state), d, -1)
+    rest = state.shape[1] // d
+    trailing = state.view(len(state), rest, d)
+    into = None if out is None else out.view(len(state), d, rest)
     return torch.bmm(matrix.mH, trailing.transpose(1, 2), out=into).view(state.shape)
 
 
@@ -55,7 +57,7 @@ def _to_front(state: Tensor, qubits: tuple[int, int], num_qubits: int) -> Tensor
     low, high = sorted(qubits)
     axes = state.view(-1, 2**low, 2, 2 ** (high - low - 1), 2, 2 ** (num_qubits - high - 1))
     first, second = (2, 4) if qubits[0] < qubits[1] else (4, 2)
-    return axes.permute(0, first, second, 1, 3, 5).reshape(len(state), 4, -1)
+    return axes.permute(0, first, second, 1, 3, 5).reshape(len(state), 4, state.shape[1] // 4)
 
 
 def _from_front(front: Tensor, qubits: tuple[int, int], num_qubits: int) -> Tensor:
@@ -63,7 +65,7 @@ def _from_front(front: Tensor, qubits: tuple[int, int], num_qubits: int) -> Tens
     low, high = sorted(qubits)
     axes = front.view(-1, 2, 2, 2**low, 2 ** (high - low - 1), 2 ** (num_qubits - high - 1))
     order = (0, 3, 1, 4, 2, 5) if qubits[0] < qubits[1] else (0, 3, 2, 4, 1, 5)
-    return axes.permute(order).reshape(len(front), -1)
+    return axes.permute(order).reshape(len(front), 4 * front.shape[2])
 
 
 def _take(state: Tensor, source: Tensor, out: Tensor | None) -> Tensor:
@@ -134,9 +136,10 @@ def run_back(
         elif isinstance(step, LocalStep):
             for matrix in reversed(matrices.local[step.row]):
                 d = matrix.shape[-1]
-                after = both[half:].view(half, -1, d)
+                rest = both.shape[1] // d
+                after = both[half:].view(half, rest, d)
                 both = _rotate_back(matrix, both, buffers.next())
-                local[step.row].append(torch.bmm(after.transpose(1, 2), both[:half].view(half, d, -1).mH))
+                local[step.row].append(torch.bmm(after.transpose(1, 2), both[:half].view(half, d, rest).mH))
         else:
             after = _to_front(both, step.qubits, program.num_qubits)
             before = torch.bmm(matrices.pairs[step.index].mH, after)

@@ -129,7 +129,7 @@ class Program:
                 table = gates.index_select(1, self.runs[0])
                 for later in self.runs[1:]:
                     table = gates.index_select(1, later) @ table
-            table = table.view(batch, -1, n, 2, 2)  # (B, rows, N, 2, 2)
+            table = table.unflatten(1, (-1, n))  # (B, rows, N, 2, 2)
             parts = table.split([count * size for count, size in self.blocks], dim=2)
             for part, (count, size) in zip(parts, self.blocks, strict=True):
                 out.append(_kronecker(part.unflatten(2, (count, size))))
