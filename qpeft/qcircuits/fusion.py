@@ -102,6 +102,7 @@ def _blocks(num_qubits: int) -> tuple[tuple[int, int], ...]:
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)  # cached tensors serve training too, even when first made for inference
 def compile_circuit(circuit: Circuit, dtype: torch.dtype, device: torch.device) -> Program:
     """The program of a circuit.
 
@@ -128,7 +129,9 @@ def compile_circuit(circuit: Circuit, dtype: torch.dtype, device: torch.device) 
             key = tuple(draft.operations)
             if key not in monomials:  # equal layers share one index tensor
                 monomials[key] = _monomial_step(n, draft, dtype, device)
-            steps.append(monomials[key])
+            step = monomials[key]
+            if step.source is not None or step.phases is not None:  # gates that cancel leave no step
+                steps.append(step)
         else:
             (operation,) = draft.operations
             steps.append(PairStep(len(pairs), (operation.qubits[0], operation.qubits[1])))
@@ -145,9 +148,9 @@ def _run_tables(
     runs: dict[tuple[int, int], list[int]], slots: int, num_qubits: int, num_gates: int, device: torch.device
 ) -> tuple[Tensor, ...] | None:
     longest = max((len(run) for run in runs.values()), default=0)
-    tables = torch.full((longest, slots), num_gates)
+    tables = np.full((longest, slots), num_gates)
     for (row, qubit), run in runs.items():
-        tables[: len(run), row * num_qubits + qubit] = torch.tensor(run)
-    if longest == 1 and torch.equal(tables[0], torch.arange(num_gates)):
+        tables[: len(run), row * num_qubits + qubit] = run
+    if longest == 1 and np.array_equal(tables[0], np.arange(num_gates)):
         return None
-    return tuple(tables.to(device))
+    return tuple(torch.from_numpy(tables).to(device))
