@@ -36,7 +36,8 @@ class _Adjoint(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         final, *tables = ctx.saved_tensors
-        initial, gradients = run_back(ctx.program, final, cotangent, tables)
+        with _full_precision(final.device):
+            initial, gradients = run_back(ctx.program, final, cotangent, tables)
         return None, initial, *gradients
 
 
@@ -88,13 +89,19 @@ class StatevectorEngine:
         """
         if initial_state is None:
             return self._run(circuit, angles, None, 1)[..., 0, :]
+        _check_angles(circuit, angles)
         if initial_state.shape[-1:] != (2**circuit.num_qubits,):
             raise EngineError(
-                f"initial_state has {initial_state.shape[-1]} amplitudes; {circuit.num_qubits} qubits have "
-                f"{2**circuit.num_qubits}"
+                f"initial_state has shape {tuple(initial_state.shape)}; {circuit.num_qubits} qubits need "
+                f"(..., {2**circuit.num_qubits})"
             )
-        _check_angles(circuit, angles)
-        leading = torch.broadcast_shapes(angles.shape[:-1], initial_state.shape[:-1])
+        try:
+            leading = torch.broadcast_shapes(angles.shape[:-1], initial_state.shape[:-1])
+        except RuntimeError as error:
+            raise EngineError(
+                f"initial_state of shape {tuple(initial_state.shape)} and angles of shape {tuple(angles.shape)} do not "
+                "broadcast: their leading axes must agree"
+            ) from error
         angles = angles.expand(*leading, angles.shape[-1])
         return self._run(circuit, angles, initial_state.expand(*leading, -1).unsqueeze(-2), 1)[..., 0, :]
 
@@ -112,6 +119,8 @@ class StatevectorEngine:
         dim = 2**circuit.num_qubits
         if not 1 <= k <= dim:
             raise EngineError(f"a circuit on {circuit.num_qubits} qubits has 1 to {dim} columns; given k={k}")
+        _check_angles(circuit, angles)
+        require_memory(circuit.num_qubits, k, angles.dtype, angles.device)  # before the identity below
         start = torch.eye(k, dim, dtype=angles.dtype, device=angles.device)
         return self._run(circuit, angles, start, k).mT
 
@@ -129,13 +138,19 @@ class StatevectorEngine:
             state[:, 0] = 1
         else:
             state = start.to(dtype).expand(*leading, states, dim).reshape(-1, dim)
-        tables = program.matrices(flat)
         final: Tensor
-        if self.method == "adjoint":
-            final = _Adjoint.apply(program, state, *tables)  # type: ignore[no-untyped-call]
-        else:
-            final = run(program, state, tables, Buffers(None))
+        with _full_precision(angles.device):
+            tables = program.matrices(flat)
+            if self.method == "adjoint":
+                final = _Adjoint.apply(program, state, *tables)  # type: ignore[no-untyped-call]
+            else:
+                final = run(program, state, tables, Buffers(None))
         return final.view(*leading, states, dim)
+
+
+def _full_precision(device: torch.device) -> torch.autocast:
+    """Keeps autocast away from a state: a long circuit in bfloat16 loses every digit."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _check_angles(circuit: Circuit, angles: Tensor) -> None:
