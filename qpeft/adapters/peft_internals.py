@@ -173,6 +173,10 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
     def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
         """Peft warns here that merging corrupts a tied head; ours unties it first (see `_untie`)."""
 
+    def _get_tied_target_modules(self, model: nn.Module) -> list[str]:
+        """For the same reason there is nothing to warn of when merging."""
+        return []
+
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         if adapter_name in self.lora_bank:

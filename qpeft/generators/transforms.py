@@ -15,19 +15,19 @@ SMALLEST_PROBABILITY = 1e-12  # the power 0.15 has infinite slope at 0
 
 
 def identity(probabilities: Tensor, num_qubits: int) -> Tensor:
-    """P itself (Quantum Parameter Adaptation, arXiv 2410.09846, eqs. 2 and 6)."""
+    """The probability p itself (Quantum Parameter Adaptation, arXiv 2410.09846, eqs. 2 and 6)."""
     return probabilities
 
 
 def scaled(probabilities: Tensor, num_qubits: int) -> Tensor:
-    """P * 2**N - 1: zero mean and about unit size whatever N, so that the angles' gradient does not starve."""
-    return probabilities * 2**num_qubits - 1
+    """Scaled to p * 2**N - 1: zero mean and about unit size whatever N, so that the angles' gradient does not starve."""
+    return probabilities * (1 << num_qubits) - 1
 
 
 def tanh_power(probabilities: Tensor, num_qubits: int) -> Tensor:
     """(0.6 tanh(0.1 * 2**(N-1) * p))**0.15 less its mean: what the authors' published code does."""
     clamped = probabilities.clamp_min(SMALLEST_PROBABILITY)
-    feature: Tensor = (0.6 * torch.tanh(0.1 * 2 ** (num_qubits - 1) * clamped)) ** 0.15
+    feature = (0.6 * torch.tanh(0.1 * 2 ** (num_qubits - 1) * clamped)).pow(0.15)
     return feature - feature.mean()
 
 
