@@ -20,7 +20,7 @@ def identity(probabilities: Tensor, num_qubits: int) -> Tensor:
 
 
 def scaled(probabilities: Tensor, num_qubits: int) -> Tensor:
-    """Scaled to p * 2**N - 1: zero mean and about unit size whatever N, so that the angles' gradient does not starve."""
+    """Scaled to p * 2**N - 1: zero mean and about unit size whatever N, which keeps the angles' gradient alive."""
     return probabilities * (1 << num_qubits) - 1
 
 
