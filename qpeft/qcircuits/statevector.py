@@ -33,12 +33,26 @@ class _Adjoint(torch.autograd.Function):
         return final
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         final, *tables = ctx.saved_tensors
-        with _full_precision(final.device):
-            initial, gradients = run_back(ctx.program, final, cotangent, tables)
-        return None, initial, *gradients
+        return None, *_AdjointBackward.apply(ctx.program, cotangent, final, *tables)  # type: ignore[no-untyped-call]
+
+
+class _AdjointBackward(torch.autograd.Function):
+    """Refuses a second derivative.
+
+    Torch's `once_differentiable` does not see that the gradient depends on the saved tensors, and then answers with
+    part of the second derivative.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, program: Program, cotangent: Tensor, final: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
+        initial, gradients = run_back(program, final, cotangent, tables)
+        return initial, *gradients
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise EngineError("method 'adjoint' is differentiable once; use method 'backprop' for second derivatives")
 
 
 @dataclass(frozen=True)
@@ -145,7 +159,10 @@ class StatevectorEngine:
                 final = _Adjoint.apply(program, state, *tables)  # type: ignore[no-untyped-call]
             else:
                 final = run(program, state, tables, Buffers(None))
-        return final.view(*leading, states, dim)
+        final = final.view(*leading, states, dim)
+        if tables and circuit.num_parameters:
+            return final
+        return final + 0 * angles.sum(-1)[..., None, None]  # angles that no matrix holds get gradients too, of zero
 
 
 def _full_precision(device: torch.device) -> torch.autocast:
