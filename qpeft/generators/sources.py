@@ -55,7 +55,7 @@ class FreeSource(nn.Module):
     def __init__(self, spec: QPASpec, engine: Engine) -> None:
         super().__init__()
         with torch.no_grad():
-            self.values = nn.Parameter(CircuitSource(spec, engine)())
+            self.values = nn.Parameter(CircuitSource(spec, engine)().clone())  # not a view of 2**N numbers
 
     def forward(self) -> Tensor:
         """(n_ch,)"""

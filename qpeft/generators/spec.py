@@ -109,9 +109,15 @@ class QPASpec:
     @property
     def source_parameters(self) -> int:
         """Trained numbers of the source."""
-        if self.source == "mlp":
-            return mapping_parameters((self.num_qubits, self.label_mlp_width, 1))
-        return {"circuit": self.circuit.num_parameters, "free": self.num_chunks}.get(self.source, 0)
+        match self.source:
+            case "circuit":
+                return self.circuit.num_parameters
+            case "free":
+                return self.num_chunks
+            case "mlp":
+                return mapping_parameters((self.num_qubits, self.label_mlp_width, 1))
+            case _:
+                return 0
 
     @property
     def mapping_widths(self) -> tuple[int, ...]:
@@ -148,13 +154,23 @@ class QPASpec:
     @classmethod
     def smallest(cls, target_size: int, **options: Any) -> QPASpec:
         """The spec that trains the fewest numbers."""
-        return min(_smallest_by_qubits(cls, target_size, options), key=lambda spec: spec.num_parameters)
+        starts = list(_smallest_by_qubits(cls, target_size, options))
+        best: QPASpec | None = min(starts, key=lambda spec: spec.num_parameters)
+        while best is not None:  # larger chunks are fewer, which the control "free" may gain from
+            least, budget = best, best.num_parameters - 1
+            best = next((spec for start in starts if (spec := _fill(start, budget))), None)
+        return least
 
 
 def _smallest_by_qubits(cls: type[QPASpec], target_size: int, options: dict[str, Any]) -> Iterator[QPASpec]:
     """For each possible number of qubits, the spec with the smallest chunk size."""
-    given = options.get("ansatz")
-    for num_qubits in range(1, qubits_for(target_size) + 1):
+    given, most = options.get("ansatz"), qubits_for(target_size)
+    if isinstance(given, Circuit) and given.num_qubits > most:
+        raise ConfigError(
+            f"the given circuit has {given.num_qubits} qubits; {target_size} weights are at most as many chunks and "
+            f"need at most {most} qubits. Give a smaller circuit, or a function (num_qubits, reps) -> Circuit"
+        )
+    for num_qubits in range(1, most + 1):
         if isinstance(given, Circuit) and given.num_qubits != num_qubits:
             continue
         yield cls(target_size, -(-target_size // 2**num_qubits), **options)
@@ -163,17 +179,15 @@ def _smallest_by_qubits(cls: type[QPASpec], target_size: int, options: dict[str,
 def _fill(smallest: QPASpec, budget: int) -> QPASpec | None:
     """The largest chunk size with as many qubits as `smallest` that keeps to the budget, or None.
 
-    At a fixed number of qubits the count is affine in the chunk size: each further output costs one more row of the
-    last layer. (The control "free" also has fewer numbers when there are fewer chunks, hence the search.)
+    Each further output costs one more row of the last layer. A smaller chunk never makes the source smaller (the
+    control "free" grows), so going down by less than the excess in rows cannot be enough.
     """
-    qubits, m = smallest.num_qubits, smallest.target_size
-    largest = m if qubits == 1 else -(-m // (2 ** (qubits - 1) + 1))
-    row = smallest.mapping_widths[-2] + 1
-    guess = smallest.chunk_size + (budget - smallest.num_parameters + smallest.source_parameters) // row
-    chunk_size = min(largest, guess)
+    m, qubits, row = smallest.target_size, smallest.num_qubits, smallest.mapping_widths[-2] + 1
+    chunk_size = m if qubits == 1 else (m - 1) // 2 ** (qubits - 1)  # one more would need a qubit less
     while chunk_size >= smallest.chunk_size:
         spec = replace(smallest, chunk_size=chunk_size)
-        if spec.num_qubits == qubits and spec.num_parameters <= budget:
+        excess = spec.num_parameters - budget
+        if excess <= 0:
             return spec
-        chunk_size -= 1
+        chunk_size -= -(-excess // row)
     return None
