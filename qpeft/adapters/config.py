@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import Any
 
 from peft import LoraConfig
@@ -11,10 +12,12 @@ from peft import LoraConfig
 from qpeft.adapters.peft_internals import QpeftType
 from qpeft.errors import ConfigError
 from qpeft.generators.spec import AnsatzLike, QPASpec
+from qpeft.options import option
 from qpeft.qcircuits import Circuit
 from qpeft.registry import Registry
 
 FORMAT_VERSION = 1
+CUSTOM = "custom"  # how a circuit or function of the user's own is named in a file
 STARTS = ("identity", "paper")
 
 PRESETS: Registry[dict[str, Any]] = Registry(
@@ -29,16 +32,19 @@ PRESETS: Registry[dict[str, Any]] = Registry(
     },
 )  # fmt: skip
 
-_UNSUPPORTED: dict[str, Any] = {  # LoRA variants that generated factors do not cover, with the only value allowed
-    "use_dora": False, "lora_bias": False, "bias": "none", "layer_replication": None, "target_parameters": None,
-    "rank_pattern": {}, "alpha_pattern": {}, "init_lora_weights": True, "ensure_weight_tying": False,
+_UNSUPPORTED: dict[str, Any] = {  # what generated factors do not cover, with the only value allowed
+    "lora_bias": False, "bias": "none", "layer_replication": None, "target_parameters": None, "rank_pattern": {},
+    "alpha_pattern": {}, "init_lora_weights": True, "ensure_weight_tying": False, "trainable_token_indices": {},
+    "alora_invocation_tokens": None, "use_qalora": False, "megatron_config": None,
+    **{variant.name: False for variant in fields(LoraConfig) if variant.metadata.get("is_lora_variant")},
 }  # fmt: skip
+_SETTINGS = (  # what decides a generator's sizes and its frozen factor
+    "r", "chunk_size", "budget", "ansatz", "reps", "hidden", "activation", "transform", "start", "source", "seed",
+)  # fmt: skip
 
 
-def _option(default: Any, text: str) -> Any:
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: default, metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+def _ansatz_name(ansatz: AnsatzLike) -> str:
+    return ansatz if isinstance(ansatz, str) else CUSTOM
 
 
 @dataclass
@@ -53,26 +59,31 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
         [16]
     """
 
-    r: int = _option(4, "rank of the generated update")
-    lora_alpha: int = _option(8, "scale: the update is multiplied by lora_alpha / r")
-    preset: str = _option("default", "'default' or 'paper': sets hidden, activation, transform and start")
-    chunk_size: int | None = _option(None, "n_mlp, weights generated for each basis state")
-    budget: int | None = _option(None, "most numbers to train; chooses the chunk size")
-    ansatz: Any = _option("ry_cnot", "registered name, Circuit, or function (num_qubits, reps) -> Circuit")
-    reps: int = _option(8, "layers of the ansatz")
-    hidden: list[int] | None = _option(None, "widths of the mapping network's hidden layers")
-    activation: str | None = _option(None, "activation of the mapping network")
-    transform: str | None = _option(None, "what is done to the probabilities")
-    start: str | None = _option(None, "'identity' (zero last layer, frozen random A) or 'paper' (all random)")
-    source: str = _option("circuit", "circuit, or a classical control: frozen, free, mlp, none")
-    engine: str = _option("exact", "engine that runs the circuit")
-    seed: int = _option(0, "seed of the frozen random factor, which is rebuilt instead of saved")
-    resolved: dict[str, Any] | None = _option(None, "filled in when the adapter is built: sizes, circuit, checksum")
-    format_version: int = _option(FORMAT_VERSION, "version of this file's format")
+    r: int = option(4, "rank of the generated update")
+    lora_alpha: int = option(8, "scale: the update is multiplied by lora_alpha / r")
+    preset: str = option("default", "'default' or 'paper': sets hidden, activation, transform and start")
+    chunk_size: int | None = option(None, "n_mlp, weights generated for each basis state")
+    budget: int | None = option(None, "most numbers to train; chooses the chunk size")
+    ansatz: Any = option("ry_cnot", "registered name, Circuit, or function (num_qubits, reps) -> Circuit")
+    reps: int = option(8, "layers of the ansatz")
+    hidden: list[int] | None = option(None, "widths of the mapping network's hidden layers")
+    activation: str | None = option(None, "activation of the mapping network")
+    transform: str | None = option(None, "what is done to the probabilities")
+    start: str | None = option(None, "'identity' (zero last layer, frozen random A) or 'paper' (all random)")
+    source: str = option("circuit", "circuit, or a classical control: frozen, free, mlp, none")
+    engine: str = option("exact", "engine that runs the circuit")
+    seed: int = option(0, "seed of the frozen random factor, which is rebuilt instead of saved")
+    resolved: dict[str, Any] | None = option(None, "filled in when the adapter is built: sizes, circuit, checksum")
+    format_version: int = option(FORMAT_VERSION, "version of this file's format")
     # peft saves the whole embedding matrix beside an adapter of `lm_head` unless token rows are listed: none are.
-    trainable_token_indices: Any = _option({}, "always empty")
+    trainable_token_indices: Any = option({}, "always empty")
 
     def __post_init__(self) -> None:
+        for name, allowed in _UNSUPPORTED.items():
+            given = getattr(self, name)
+            if given != allowed and (given or allowed is True):
+                raise ConfigError(f"{name}={given!r} is not available for generated weights; leave it out")
+        self.trainable_token_indices = {}
         super().__post_init__()
         self.peft_type = QpeftType.QPA
         if self.format_version > FORMAT_VERSION:
@@ -82,7 +93,7 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
             )
         for name, default in PRESETS[self.preset].items():
             if getattr(self, name) is None:
-                setattr(self, name, default)
+                setattr(self, name, copy.copy(default))
         if self.start not in STARTS:
             raise ConfigError(f"start {self.start!r} is not one of {', '.join(STARTS)}")
         if not isinstance(self.r, int) or self.r < 1:
@@ -93,10 +104,23 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1")
         if self.chunk_size is not None and self.budget is not None:
             raise ConfigError("give chunk_size or budget, not both: the budget chooses the chunk size")
-        for name, allowed in _UNSUPPORTED.items():
-            given = getattr(self, name)
-            if (given or allowed) != allowed:
-                raise ConfigError(f"{name}={given!r} is not available for generated weights; leave it out")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed!r}; it must be a whole number of at least 0")
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that decide a generator's sizes and its frozen factor, as plain data."""
+        data = {name: getattr(self, name) for name in _SETTINGS}
+        return data | {"ansatz": _ansatz_name(self.ansatz), "hidden": list(self.hidden or ())}
+
+    def saved_build(self, target_size: int) -> dict[str, Any] | None:
+        """`resolved`, if it was filled in for this size and the settings are still those; else None.
+
+        A config outlives its first model: it is changed, copied with `dataclasses.replace`, used on other models.
+        """
+        saved = self.resolved
+        if saved is None or not isinstance(self.ansatz, str) or saved["target_size"] != target_size:
+            return None
+        return saved if saved["settings"] == self.settings() else None
 
     def spec(self, shapes: list[tuple[int, int]]) -> QPASpec:
         """The generator's sizes for layers of these (out_features, in_features).
@@ -109,13 +133,15 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
             "ansatz": self.ansatz, "reps": self.reps, "hidden": tuple(self.hidden or ()), "activation": self.activation,
             "transform": self.transform, "source": self.source, "zero_last": self.start == "identity",
         }  # fmt: skip
-        if self.resolved is not None and self.resolved["target_size"] == target_size:
-            options["ansatz"] = Circuit.from_dict(self.resolved["circuit"])
-            return QPASpec(target_size, self.resolved["chunk_size"], **options)
-        if self.ansatz == "custom":
+        saved = self.saved_build(target_size)
+        if saved is not None:
+            options["ansatz"] = Circuit.from_dict(saved["circuit"])
+            return QPASpec(target_size, saved["chunk_size"], **options)
+        if self.ansatz == CUSTOM:
             raise ConfigError(
-                f"the saved circuit was made for {(self.resolved or {}).get('target_size')} generated weights; this "
-                f"model's targets need {target_size}. Load the adapter on the model it was trained on"
+                f"the saved circuit was made for {(self.resolved or {}).get('target_size')} generated weights and the "
+                f"settings saved with it; this model's targets need {target_size}. Load the adapter unchanged on the "
+                "model it was trained on"
             )
         if self.chunk_size is not None:
             return QPASpec(target_size, self.chunk_size, **options)
@@ -129,7 +155,7 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
         """Plain data; a circuit or function of the user's own is the circuit in `resolved`."""
         ansatz: AnsatzLike | Callable[..., Any] = self.ansatz
         try:
-            self.ansatz = ansatz if isinstance(ansatz, str) else "custom"
+            self.ansatz = _ansatz_name(ansatz)
             data: dict[str, Any] = super().to_dict()
         finally:
             self.ansatz = ansatz

@@ -1,0 +1,164 @@
+"""The command line: one thin function a command."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from qpeft.errors import QpeftError
+from qpeft.options import build, cli_parameters, read_toml
+from qpeft.training.config import AdapterOptions, TrainConfig
+
+app = typer.Typer(
+    name="qpeft", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    help="Quantum circuits that write the weights adapting a large language model. Start with: qpeft demo",
+)  # fmt: skip
+console = Console()
+
+
+def _with_options(tree: type, required: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one flag for every setting of a dataclass tree; it receives those that were given."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def command(**flags: Any) -> None:
+            function(**flags)
+
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        parameters = [*own, *cli_parameters(tree, required)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        command.__doc__, command.__name__ = function.__doc__, function.__name__
+        return command
+
+    return decorate
+
+
+@app.command(name="train")
+@_with_options(TrainConfig, required=("model", "data"))
+def train(
+    *,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings; flags win over it", show_default=False)
+    ] = None,
+    **flags: Any,
+) -> None:
+    """Adapt a language model to a text, and export the result as a plain LoRA.
+
+    A circuit generates the LoRA weights of the output head (or of --targets). The output folder then holds the
+    compact adapter, the exported LoRA, metrics.json, the settings, a loss plot and report.md.
+
+    Example: qpeft train --model embedded --data embedded --budget 1200 --steps 200
+    """
+    from qpeft.training.finetune import train as run
+    from qpeft.training.report import warnings_for
+
+    settings = build(TrainConfig, read_toml(config) if config else {}, flags)
+    _quiet()
+    result = run(settings, console)
+    console.print(_metrics_table({settings.adapter.method: result.metrics}))
+    for text in warnings_for(result.metrics):
+        console.print(f"[yellow]Mind:[/yellow] {text}.")
+    console.print(f"Adapter, exported LoRA and report: {result.folder}", highlight=False)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="folder for the results")] = Path("runs/demo"),
+    steps: Annotated[int, typer.Option(help="optimiser steps of each run")] = 300,
+) -> None:
+    """Adapt the embedded model to the Python language reference, with QPA and with LoRA (about two minutes)."""
+    from qpeft.training.demo import demo as run
+
+    _quiet()
+    found = run(output, steps, overwrite=True, console=console)
+    console.print(_metrics_table({name: result.metrics for name, result in found.results.items()}))
+    console.print(f"\n[bold]A line before:[/bold] {found.line_before}", highlight=False)
+    console.print(f"[bold]A line after QPA:[/bold] {found.line_after}\n", highlight=False)
+    for name, result in found.results.items():
+        console.print(f"{name}: {result.folder} (adapter/, lora/, report.md)", highlight=False)
+    console.print(f"loss curves: {found.plot}", highlight=False)
+
+
+@app.command(name="count")
+def count(
+    model: Annotated[str, typer.Option(help="model id on the hub, a folder, or embedded; only its config is read")],
+    targets: Annotated[list[str] | None, typer.Option(help="layers to adapt (the output head)")] = None,
+    rank: Annotated[int, typer.Option(help="rank of the update")] = 4,
+    chunk_size: Annotated[list[int] | None, typer.Option(help="chunk sizes to count (a usual range)")] = None,
+    budget: Annotated[int | None, typer.Option(help="most numbers to train; adds the chunk size it allows")] = None,
+    preset: Annotated[str, typer.Option(help="default or paper")] = "default",
+    ansatz: Annotated[str, typer.Option(help="a registered ansatz")] = "ry_cnot",
+    reps: Annotated[int, typer.Option(help="layers of the ansatz")] = 8,
+    hidden: Annotated[list[int] | None, typer.Option(help="widths of the hidden layers (the preset's)")] = None,
+) -> None:
+    """Count qubits, chunks and parameters against LoRA, before training anything.
+
+    Example: qpeft count --model embedded --rank 4
+    """
+    from qpeft.training.counting import count as run
+
+    _quiet()
+    options = AdapterOptions(
+        rank=rank, targets=targets, budget=budget, preset=preset, ansatz=ansatz, reps=reps, hidden=hidden
+    )
+    found = run(model, options, chunk_size or ())
+    table = Table(title=f"QPA on {len(found.targets)} layer(s), {found.target_size:,} generated weights (r={rank})")
+    for column in ("chunk size", "chunks", "qubits", "angles", "trained", f"of LoRA r={rank}", "of LoRA r=1"):
+        table.add_column(column, justify="right")
+    for spec in found.specs:
+        table.add_row(
+            f"{spec.chunk_size:,}", f"{spec.num_chunks:,}", str(spec.num_qubits),
+            str(spec.circuit.num_parameters), f"{spec.num_parameters:,}",
+            f"{spec.num_parameters / found.target_size:.1%}", f"{spec.num_parameters / found.lora_rank_1:.1%}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"LoRA r={rank} trains {found.target_size:,}, r=1 {found.lora_rank_1:,}. Where QPA is above 100% of r=1, "
+        "LoRA of rank 1 is the smaller adapter.", highlight=False,
+    )  # fmt: skip
+
+
+def _metrics_table(metrics: dict[str, dict[str, Any]]) -> Table:
+    table = Table()
+    table.add_column("method")
+    for column in ("trained", "bits/byte", "perplexity", "unknown", "ms/step"):
+        table.add_column(column, justify="right")
+    for name, found in metrics.items():
+        before, after = found["before"], found["after"]
+        table.add_row(
+            name, f"{found['parameters']['trained']:,}",
+            f"{before['bits_per_byte']:.3f} → {after['bits_per_byte']:.3f}",
+            f"{before['perplexity']:.2f} → {after['perplexity']:.2f}",
+            f"{after['unknown_share']:.1%}", f"{1000 * found['seconds_per_step']:.0f}",
+        )  # fmt: skip
+        if "paper_perplexity" in after:
+            padded = f"{before['paper_perplexity']:.4f} → {after['paper_perplexity']:.4f}"
+            table.add_row(f"{name}, the paper's padded metric", "", "", padded, "", "")
+    return table
+
+
+def _quiet() -> None:
+    """Leaves the terminal to our own progress display."""
+    import warnings
+
+    import transformers
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of calls that peft makes
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def main() -> None:
+    """Runs the command line; input that cannot be worked with is one message and exit code 2."""
+    try:
+        app()
+    except QpeftError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,147 @@
+"""One dataclass tree behind the command line, TOML files and `--help`.
+
+A section is a frozen dataclass whose fields come from `option`, with a default and a help text. A tree is a dataclass
+of sections. Leaf names are unique in a tree, so that a command-line flag needs no section name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qpeft.errors import ConfigError, unknown_name
+
+Tree = TypeVar("Tree")
+
+
+def option(default: Any, text: str) -> Any:
+    """A dataclass field with a help text; lists and dicts are copied for each instance; `MISSING` makes it required."""
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": text})
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One setting: its section, name, type, default and help text."""
+
+    section: str
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+
+def leaves(tree: type) -> Iterator[Leaf]:
+    """Every setting of a tree, in order."""
+    for field in dataclasses.fields(tree):
+        section = typing.get_type_hints(tree)[field.name]
+        hints = typing.get_type_hints(section)
+        for leaf in dataclasses.fields(section):
+            default = leaf.default if leaf.default_factory is dataclasses.MISSING else leaf.default_factory()
+            yield Leaf(field.name, leaf.name, hints[leaf.name], default, leaf.metadata["help"])
+
+
+def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    """A TOML file of sections; raises `ConfigError` if it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no config file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+
+
+def build(tree: type[Tree], sections: Mapping[str, Any], flags: Mapping[str, Any]) -> Tree:
+    """A tree from TOML sections and command-line flags; flags that are not None win.
+
+    Raises:
+        ConfigError: An unknown section or setting, a value of the wrong type, or a required setting left out.
+    """
+    known: dict[str, dict[str, Leaf]] = {}
+    for leaf in leaves(tree):
+        known.setdefault(leaf.section, {})[leaf.name] = leaf
+    values: dict[str, dict[str, Any]] = {section: {} for section in known}
+    for section, settings in sections.items():
+        if section not in known or not isinstance(settings, Mapping):
+            raise ConfigError(unknown_name("config section", section, known))
+        for name, value in settings.items():
+            if name not in known[section]:
+                raise ConfigError(unknown_name(f"setting in [{section}]", name, known[section]))
+            values[section][name] = _checked(known[section][name], value)
+    for section, settings in known.items():
+        for name, leaf in settings.items():
+            if flags.get(name) is not None:
+                values[section][name] = _checked(leaf, flags[name])
+            elif name not in values[section] and leaf.default is dataclasses.MISSING:
+                raise ConfigError(f"{leaf.flag} is required ({leaf.help}); give it as a flag or in [{section}]")
+    hints = typing.get_type_hints(tree)
+    return tree(**{section: hints[section](**settings) for section, settings in values.items()})
+
+
+def _checked(leaf: Leaf, value: Any) -> Any:
+    allowed = [t for t in _alternatives(leaf.type) if t is not type(None)]
+    for kind in allowed:
+        if typing.get_origin(kind) is list:
+            (item,) = typing.get_args(kind)
+            if isinstance(value, list) and all(type(v) is item for v in value):
+                return value
+        elif type(value) is kind:
+            return value
+        elif kind is float and type(value) is int:
+            return float(value)
+    names = " or ".join(str(kind).removeprefix("<class '").removesuffix("'>") for kind in allowed)
+    raise ConfigError(f"{leaf.name} is {value!r} ({type(value).__name__}); expected {names}")
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def to_sections(tree: Any) -> dict[str, dict[str, Any]]:
+    """The tree as TOML sections, settings that are None left out."""
+    return {
+        section: {name: value for name, value in settings.items() if value is not None}
+        for section, settings in dataclasses.asdict(tree).items()
+    }
+
+
+def cli_parameters(tree: type, required: tuple[str, ...] = ()) -> list[inspect.Parameter]:
+    """One keyword parameter a setting, for a typer command; None stands for "not given".
+
+    Args:
+        tree: The tree.
+        required: Settings shown as required.
+    """
+    import typer
+
+    parameters = []
+    for leaf in leaves(tree):
+        kinds = [t for t in _alternatives(leaf.type) if t is not type(None)]
+        shown = "required" if leaf.name in required else _shown(leaf.default)
+        flag = leaf.flag if kinds[0] is not bool else f"{leaf.flag}/--no-{leaf.flag.removeprefix('--')}"
+        info = typer.Option(
+            flag, help=f"{leaf.help} ({shown})" if shown else leaf.help, show_default=False,
+            rich_help_panel=leaf.section.capitalize(),
+        )  # fmt: skip
+        annotation = typing.Annotated[kinds[0] | None, info]  # type: ignore[valid-type]
+        parameters.append(
+            inspect.Parameter(leaf.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+    return parameters
+
+
+def _shown(default: Any) -> str:
+    if default in (None, dataclasses.MISSING, False, []):
+        return ""
+    return f"default: {', '.join(map(str, default)) if isinstance(default, list) else default}"

@@ -1,0 +1,258 @@
+"""The main job: adapt a language model to a text, report, save and export."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel, get_peft_model
+from rich.console import Console
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from qpeft.adapters import Exported, QPAConfig, export_lora
+from qpeft.adapters.methods import METHODS, peft_config
+from qpeft.adapters.peft_internals import lora_layers, resolve_targets
+from qpeft.errors import ConfigError
+from qpeft.files import staged_folder, write_json, write_text
+from qpeft.training.config import TrainConfig
+from qpeft.training.data import IGNORED, TokenChunks, load_corpus, tokenise
+from qpeft.training.metrics import TextMetrics, evaluate, paper_perplexity
+from qpeft.training.models import load_model, load_tokenizer, num_positions
+from qpeft.training.plots import loss_plot
+from qpeft.training.progress import ProgressBar
+from qpeft.training.report import markdown_report
+from qpeft.training.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave; `metrics.json` holds the same.
+
+    Attributes:
+        folder: The run's folder.
+        metrics: Plain data: before, after, parameters, seconds a step, export.
+        curve: (step, training loss in nats per token).
+        model: The adapted model, or None if the run had been finished before.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    curve: list[tuple[int, float]]
+    model: PeftModel | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs, checked before it starts."""
+
+    model: nn.Module
+    tokenizer: Any
+    train: TokenChunks
+    test: TokenChunks
+    test_text: str
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Loads model, tokeniser and text.
+
+    Raises:
+        ConfigError: Anything that cannot be loaded or does not fit together.
+    """
+    tokenizer = load_tokenizer(config.model.model)
+    corpus = load_corpus(config.data)
+    train, test = (
+        tokenise(text, tokenizer, config.data.context, config.data.by_line) for text in (corpus.train, corpus.test)
+    )
+    model: Any = load_model(config.model)
+    positions = num_positions(model.config)
+    if positions is not None and config.data.context > positions:
+        raise ConfigError(f"context {config.data.context} is more than the model's {positions} positions; lower it")
+    largest = int(max(train.inputs.max(), test.inputs.max()))
+    if largest >= model.config.vocab_size:
+        raise ConfigError(
+            f"the tokeniser gives token {largest}, the model knows {model.config.vocab_size} tokens; they do not "
+            "belong together"
+        )
+    return Prepared(model, tokenizer, train.for_training(config.data.max_train_chunks), test, corpus.test)
+
+
+def add_adapter(model: nn.Module, config: TrainConfig) -> PeftModel:
+    """The model with the adapter that `config` asks for."""
+    adapter = peft_config(config.settings, "CAUSAL_LM")
+    resolve_targets(model, adapter)  # a wrong target is named with the nearest right ones, for every method
+    set_seed(config.training.seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # we export, never merge
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        return get_peft_model(model, adapter)
+
+
+def mean_token_loss(outputs: Any, targets: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Cross entropy per predicted token; targets are aligned with the logits, not shifted."""
+    logits = outputs.logits.float().flatten(0, 1)
+    if num_items_in_batch is None:
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED)
+    total = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / num_items_in_batch
+
+
+class StepTimer(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Seconds of every optimiser step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._start)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds) if self.seconds else 0.0
+
+
+def train(config: TrainConfig, console: Console | None = None, prepared: Prepared | None = None) -> Result:
+    """Runs `config` and writes adapter, exported LoRA, metrics, plot and report into the output folder.
+
+    Args:
+        config: The settings.
+        console: Where progress shows; nothing shows if None.
+        prepared: What `prepare(config)` gave, if that was done already.
+
+    Raises:
+        QpeftError: Input that cannot be worked with, before any step is taken.
+    """
+    console = console or Console(quiet=True)
+    folder = RunFolder(output_folder(config), config)
+    if folder.finished:
+        console.print(f"The run in {folder.path} is finished; nothing is left to do.")
+        return Result(folder.path, folder.manifest["metrics"], folder.manifest["curve"], None)
+    prepared = prepared or prepare(config)
+    before = folder.manifest.get("before")
+    if before is None:
+        before = _measure(prepared.model, prepared, config)
+        folder.save(before=before)
+    model = add_adapter(prepared.model, config)
+    timer = StepTimer()
+    progress = ProgressBar(f"{config.adapter.method} on {config.model.model}", console)
+    trainer = _trainer(model, prepared.train, config, folder, [timer, progress])
+    checkpoint = folder.last_checkpoint() if config.run.resume else None
+    try:
+        with warnings.catch_warnings():
+            # Checkpoints of a plain LoRA of the head hold the embedding too; the saved adapter does not.
+            warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        progress.close()
+    curve = [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+    after = _measure(model, prepared, config)
+    save_adapter(model, folder.path / "adapter")
+    exported = export_lora(model, folder.path / "lora")
+    metrics = {
+        "method": config.adapter.method, "before": before, "after": after, "parameters": parameter_counts(model),
+        "seconds_per_step": timer.median, "learning_rate": learning_rate(config), "steps": config.training.steps,
+        "export": {"lora_parameters": exported.num_parameters, "max_logit_difference": exported.max_difference},
+        "generator": generator_facts(model),
+    }  # fmt: skip
+    _write_results(folder, config, metrics, curve, exported)
+    return Result(folder.path, metrics, curve, model)
+
+
+def learning_rate(config: TrainConfig) -> float:
+    """What was given, or the method's own."""
+    return config.training.learning_rate or METHODS[config.adapter.method].learning_rate
+
+
+def output_folder(config: TrainConfig) -> Path:
+    """`--output`, or a folder below runs/ named after method and model."""
+    if config.run.output is not None:
+        return Path(config.run.output)
+    return Path("runs") / f"{config.adapter.method}-{Path(config.model.model).name}"
+
+
+def _measure(model: nn.Module, prepared: Prepared, config: TrainConfig) -> dict[str, Any]:
+    metrics: TextMetrics = evaluate(model, prepared.test, config.run.test_batch_size)
+    found = metrics.as_dict()
+    if config.run.paper_metric:
+        positions = num_positions(model.config) or 512
+        found["paper_perplexity"] = paper_perplexity(model, prepared.tokenizer, prepared.test_text, positions)
+    return found
+
+
+def _trainer(
+    model: PeftModel, examples: TokenChunks, config: TrainConfig, folder: RunFolder, callbacks: list[TrainerCallback]
+) -> Trainer:
+    options = config.training
+    arguments = TrainingArguments(
+        output_dir=str(folder.checkpoints), max_steps=options.steps, per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulation, learning_rate=learning_rate(config),
+        warmup_steps=options.warmup_steps, lr_scheduler_type="linear", weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm, activation_checkpointing=options.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=config.run.log_every, save_strategy="steps", save_steps=config.run.save_every,
+        save_total_limit=2, report_to=[], seed=options.seed, use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True, remove_unused_columns=False, label_names=["labels"], dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=examples, compute_loss_func=mean_token_loss, callbacks=callbacks
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """`save_pretrained`, all or nothing, without base weights."""
+    with staged_folder(folder) as staging:
+        model.save_pretrained(staging, save_embedding_layers=False)
+
+
+def parameter_counts(model: PeftModel) -> dict[str, int]:
+    """Trained numbers, frozen numbers the adapter needs, and what LoRA of the same and of rank 1 would train."""
+    config = model.peft_config["default"]
+    layers = lora_layers(model.base_model.model, "default").values()
+    shapes = [(layer.out_features, layer.in_features) for layer in layers]
+    rank_1 = sum(fan_out + fan_in for fan_out, fan_in in shapes)
+    trained, total = model.get_nb_trainable_parameters()
+    frozen = model.base_model.bank().num_frozen if isinstance(config, QPAConfig) else 0
+    return {
+        "trained": trained, "frozen_from_seed": frozen, "lora_same_rank": config.r * rank_1, "lora_rank_1": rank_1,
+        "model": total - trained,
+    }  # fmt: skip
+
+
+def generator_facts(model: PeftModel) -> dict[str, Any] | None:
+    """Sizes of a QPA generator; None for other methods."""
+    config = model.peft_config["default"]
+    if not isinstance(config, QPAConfig):
+        return None
+    spec = model.base_model.bank().generator.spec
+    return {
+        "qubits": spec.num_qubits, "chunks": spec.num_chunks, "chunk_size": spec.chunk_size,
+        "angles": spec.circuit.num_parameters, "depth": spec.circuit.depth, "ansatz": config.to_dict()["ansatz"],
+        "source": spec.source, "drawing": spec.circuit.draw(),
+    }  # fmt: skip
+
+
+def _write_results(
+    folder: RunFolder, config: TrainConfig, metrics: dict[str, Any], curve: list[tuple[int, float]], exported: Exported
+) -> None:
+    write_json(folder.path / "metrics.json", metrics)
+    method = config.adapter.method
+    loss_plot(
+        folder.path / "loss.png", {method: curve}, metrics["before"]["nats_per_token"],
+        {method: metrics["after"]["nats_per_token"]},
+    )  # fmt: skip
+    write_text(folder.path / "report.md", markdown_report(config, metrics))
+    folder.save(metrics=metrics, curve=curve)
+    folder.finish()

@@ -1,0 +1,107 @@
+"""The report of a run: a short Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qpeft.training.config import TrainConfig
+
+
+def warnings_for(metrics: dict[str, Any]) -> list[str]:
+    """What a reader must know before trusting or using the numbers."""
+    found = []
+    counts = metrics["parameters"]
+    if metrics["method"] == "qpa" and counts["trained"] > counts["lora_rank_1"]:
+        found.append(
+            f"LoRA of rank 1 would be smaller: it trains {counts['lora_rank_1']:,} numbers, this adapter "
+            f"{counts['trained']:,}. A circuit saves parameters only in budgets below that; lower --budget, or "
+            "raise the target's size"
+        )
+    if metrics["after"]["unknown_share"] > 0:
+        found.append(
+            f"{metrics['after']['unknown_share']:.1%} of the test tokens are unknown to the tokeniser; bits per byte "
+            "then compare only between runs with this tokeniser"
+        )
+    if metrics["after"]["nats_per_token"] > metrics["before"]["nats_per_token"]:
+        found.append("the adapted model predicts the test text worse than before; try a lower learning rate")
+    return found
+
+
+def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
+    """The page: before and after, parameters against plain LoRA, the circuit, how to load the result."""
+    before, after, counts = metrics["before"], metrics["after"], metrics["parameters"]
+    rows = [
+        ("bits per byte", f"{before['bits_per_byte']:.3f}", f"{after['bits_per_byte']:.3f}"),
+        ("perplexity per token, padding masked", f"{before['perplexity']:.2f}", f"{after['perplexity']:.2f}"),
+    ]
+    if "paper_perplexity" in after:
+        rows.append(
+            (
+                "the paper's padded perplexity (not a perplexity of the text)",
+                f"{before['paper_perplexity']:.4f}",
+                f"{after['paper_perplexity']:.4f}",
+            )
+        )
+    lines = [
+        f"# {config.adapter.method} on {config.model.model}",
+        "",
+        f"Text: {config.data.data}; {metrics['steps']} steps at learning rate {metrics['learning_rate']:g}, seed "
+        f"{config.training.seed}; {after['tokens']:,} test tokens ({after['bytes_per_token']:.2f} bytes each, "
+        f"{after['unknown_share']:.1%} unknown).",
+        "",
+        *_table(("test text", "before", "after"), rows),
+        "",
+        *_table(
+            ("parameters", "count"),
+            [
+                ("trained", f"{counts['trained']:,}"),
+                ("frozen, rebuilt from the seed", f"{counts['frozen_from_seed']:,}"),
+                ("plain LoRA of the same rank would train", f"{counts['lora_same_rank']:,}"),
+                ("plain LoRA of rank 1 would train", f"{counts['lora_rank_1']:,}"),
+                ("the model", f"{counts['model']:,}"),
+            ],
+        ),
+        "",
+        f"Median step: {1000 * metrics['seconds_per_step']:.1f} ms. The exported LoRA in `lora/` was re-loaded with "
+        f"plain peft; its logits differ by at most {metrics['export']['max_logit_difference']:.1e}.",
+        "",
+        "![training loss](loss.png)",
+    ]
+    warnings = warnings_for(metrics)
+    if warnings:
+        lines += ["", "## Mind", "", *(f"* {text}." for text in warnings)]
+    lines += _circuit_section(metrics["generator"])
+    lines += ["", "## Use", "", *_usage(metrics["method"])]
+    return "\n".join(lines) + "\n"
+
+
+def _circuit_section(generator: dict[str, Any] | None) -> list[str]:
+    if generator is None:
+        return []
+    drawing = generator["drawing"].splitlines()
+    return [
+        "", "## Circuit", "",
+        f"{generator['ansatz']}: {generator['qubits']} qubits, {generator['angles']} angles, depth "
+        f"{generator['depth']}; {generator['chunks']} basis states give chunks of {generator['chunk_size']} weights "
+        f"(source: {generator['source']}). No quantum advantage is claimed: a classical control can do as well.",
+        "", "```text", *(line if len(line) <= 100 else line[:97] + "..." for line in drawing), "```",
+    ]  # fmt: skip
+
+
+def _usage(method: str) -> list[str]:
+    first = ["import qpeft.adapters  # registers QPA with peft"] if method == "qpa" else []
+    return [
+        "The plain LoRA needs peft alone:", "", "```python",
+        'model = PeftModel.from_pretrained(base_model, "lora")', "```", "",
+        "The compact adapter:", "", "```python", *first,
+        'model = PeftModel.from_pretrained(base_model, "adapter")', "```",
+    ]  # fmt: skip
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return [
+        f"| {' | '.join(header)} |",
+        f"| --- |{' ---: |' * (len(header) - 1)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]

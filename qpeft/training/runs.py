@@ -1,0 +1,116 @@
+"""The folder of a run: what was asked, where it stands, what came out. Shared by every command that trains."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from qpeft.errors import RunError
+from qpeft.files import write_json, write_text
+from qpeft.options import to_sections
+from qpeft.training.config import TrainConfig
+
+MANIFEST = "run.json"
+PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
+
+
+class RunFolder:
+    """A run's folder; `run.json` says what it holds.
+
+    Args:
+        path: The folder.
+        config: What is asked for now.
+
+    Raises:
+        RunError: The folder holds another run (or something else), and neither resume nor overwrite was asked for; or
+            the run to resume was started with other settings.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig) -> None:
+        self.path, self.config = path, config
+        settings = _settings(config)
+        if path.exists() and not path.is_dir():
+            raise RunError(f"the output {path} is a file; give a folder")
+        found = self._read()
+        if found is not None and config.run.overwrite:
+            shutil.rmtree(path)
+            found = None
+        if found is None:
+            if path.exists() and any(path.iterdir()):
+                raise RunError(f"the output folder {path} is not empty and holds no qpeft run; give another --output")
+            if config.run.resume:
+                raise RunError(f"there is no run to resume in {path}; leave out --resume")
+            found = {"status": "running", "settings": settings, "versions": versions()}
+        elif not config.run.resume:
+            raise RunError(
+                f"{path} holds a {found['status']} run. Go on with it by --resume, replace it by --overwrite, or give "
+                "another --output"
+            )
+        elif found["settings"] != settings:
+            raise RunError(f"the run in {path} was started with other settings: {_differences(found, settings)}")
+        self.manifest: dict[str, Any] = found
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.save()
+
+    def _read(self) -> dict[str, Any] | None:
+        file = self.path / MANIFEST
+        if not file.is_file():
+            return None
+        try:
+            manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf8"))
+            manifest["settings"], manifest["status"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RunError(f"{file} is damaged ({error}); remove the folder or give another --output") from error
+        return manifest
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.manifest["status"] == "finished")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def last_checkpoint(self) -> Path | None:
+        """The latest checkpoint that was written to the end (the trainer's state is its last file)."""
+        complete = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
+        return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+    def save(self, **entries: Any) -> None:
+        """Adds entries to the manifest and writes it, and the resolved settings as TOML."""
+        import tomli_w
+
+        self.manifest.update(entries)
+        write_json(self.path / MANIFEST, self.manifest)
+        write_text(self.path / "config.toml", tomli_w.dumps(to_sections(self.config)))
+
+    def finish(self) -> None:
+        """Marks the run finished and removes its checkpoints."""
+        self.save(status="finished")
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """What decides a run's numbers: everything but where they go."""
+    sections = to_sections(config)
+    del sections["run"]
+    return sections
+
+
+def _differences(found: dict[str, Any], settings: dict[str, Any]) -> str:
+    changed = []
+    for section, now in settings.items():
+        then = found["settings"].get(section, {})
+        for name in sorted(now.keys() | then.keys()):
+            if now.get(name) != then.get(name):
+                changed.append(f"{name} was {then.get(name)!r}, now {now.get(name)!r}")
+    return "; ".join(changed)
