@@ -32,15 +32,17 @@ class WeightSource:
     def __init__(self, bank: nn.Module) -> None:
         self.bank = bank
         self._factors: Mapping[str, Factors] | None = None
-        self._made_from: tuple[tuple[int, int], ...] | None = None
+        self._made_from: tuple[object, ...] | None = None
         self._has_graph = False
 
     def _wants_graph(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.bank.parameters())
 
-    def _state(self) -> tuple[tuple[int, int], ...]:
+    def _state(self) -> tuple[object, ...]:
+        """What the factors depend on. A tensor's version counts its in-place changes, less those through `.data`."""
         tensors = [*self.bank.parameters(), *self.bank.buffers()]
-        return tuple((t.data_ptr(), t._version) for t in tensors)
+        versions = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        return torch.is_inference_mode_enabled(), *versions  # what inference mode makes, autograd cannot use
 
     def renew(self) -> None:
         """Called before every forward pass of the model."""

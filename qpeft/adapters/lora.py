@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,6 +50,15 @@ class QPALoraBank(nn.Module):
         needed = int(self.frozen.count_nonzero()) if self.frozen.numel() > 1 else 0
         return needed + sum(buffer.numel() for name, buffer in self.named_buffers() if name.endswith("angles"))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Follows the model to its device but not to half precision, in which a circuit would lose its digits."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype in (torch.float32, torch.float64) else tensor.to(moved.device)
+
+        return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+
     def forward(self) -> dict[str, Factors]:
         """The factors of every layer."""
         vector = self.generator()
@@ -78,8 +88,8 @@ class QPAModel(GeneratedLoraModel):
         spec = config.spec([shape for shape, _ in targets.values()])
         bank = QPALoraBank(spec, targets, config.engine, config.seed if config.start == "identity" else None)
         found = checksum(bank.frozen)
-        saved = config.resolved if config.resolved and config.resolved["target_size"] == spec.target_size else None
-        if saved and saved["seed"] == config.seed and saved["frozen_checksum"] != found:
+        saved = config.saved_build(spec.target_size)
+        if saved is not None and saved["frozen_checksum"] != found:
             raise ConfigError(
                 f"the frozen factor rebuilt from seed {config.seed} has checksum {found}; the adapter was trained with "
                 f"{saved['frozen_checksum']}. The adapter's config is damaged, or this numpy draws other numbers"
@@ -87,7 +97,7 @@ class QPAModel(GeneratedLoraModel):
         config.resolved = {
             "target_size": spec.target_size, "chunk_size": spec.chunk_size, "num_chunks": spec.num_chunks,
             "num_qubits": spec.num_qubits, "num_parameters": spec.num_parameters, "circuit": spec.circuit.to_dict(),
-            "seed": config.seed, "frozen_checksum": found,
+            "frozen_checksum": found, "settings": config.settings(),
         }  # fmt: skip
         return bank
 

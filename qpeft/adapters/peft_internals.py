@@ -16,11 +16,13 @@ from typing import Any
 
 import peft.mapping
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
-from torch import nn
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from qpeft.adapters.generated import GeneratedLinear, WeightSource
@@ -53,19 +55,23 @@ def _linear_shape(module: Any) -> Shape | None:
     return None
 
 
+def _outer_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module by name, less what lies inside a layer that a tuner has wrapped."""
+    found: dict[str, nn.Module] = {}
+    wrapped: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if name.startswith(wrapped):
+            continue
+        found[name] = module
+        if isinstance(module, BaseTunerLayer):
+            wrapped += (f"{name}.",)
+    return found
+
+
 def linear_layers(model: nn.Module) -> dict[str, Shape]:
     """Every Linear and Conv1D of a model, by name, those wrapped by a tuner included once."""
-    found: dict[str, Shape] = {}
-    wrapped: list[str] = []
-    for name, module in model.named_modules():
-        if any(name.startswith(prefix) for prefix in wrapped):
-            continue
-        shape = _linear_shape(module)
-        if shape is not None:
-            found[name] = shape
-        if isinstance(module, BaseTunerLayer):
-            wrapped.append(f"{name}.")
-    return found
+    shapes = {name: _linear_shape(module) for name, module in _outer_modules(model).items()}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 def _embeddings(model: Any, getter: str) -> nn.Module | None:
@@ -97,13 +103,13 @@ def resolve_targets(model: nn.Module, config: LoraConfig) -> dict[str, Shape]:
     """The layers a config targets, in the model's order; `target_modules=None` means the output head.
 
     Raises:
-        ConfigError: A named target matches no Linear or Conv1D layer; the message lists the nearest.
+        ConfigError: A named target matches no Linear or Conv1D layer (the message lists the nearest), or none is left.
     """
     if config.target_modules is None:
         config.target_modules = {head_name(model)}
     config = _maybe_include_all_linear_layers(config, model)
     layers = linear_layers(model)
-    modules = {name for name, _ in model.named_modules()}
+    modules = _outer_modules(model).keys()
     matched = {name for name in modules if LoraModel._check_target_module_exists(config, name)}
     short = sorted({name.rsplit(".", 1)[-1] for name in layers})
     if isinstance(config.target_modules, str):
@@ -120,7 +126,21 @@ def resolve_targets(model: nn.Module, config: LoraConfig) -> dict[str, Shape]:
             f"target {unsuited[0]!r} is a {' / '.join(sorted(kinds))}; only Linear and Conv1D layers can be adapted. "
             f"Available: {', '.join(short)}"
         )
+    if not matched:
+        raise ConfigError(
+            "no layer is left to adapt: check target_modules, exclude_modules and layers_to_transform. "
+            f"Available: {', '.join(short)}"
+        )
     return {name: shape for name, shape in layers.items() if name in matched}
+
+
+def _check_adapter_name(adapter_name: str, bank: nn.Module) -> None:
+    """Refuses a name that is also a part of the bank's keys: peft would leave those keys out when it saves others."""
+    taken = {part for key in bank.state_dict() for part in key.split(".")}
+    if adapter_name in taken or "." in adapter_name:
+        raise ConfigError(
+            f"{adapter_name!r} cannot name an adapter: names with a dot and {', '.join(sorted(taken))} are taken"
+        )
 
 
 class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
@@ -145,14 +165,11 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
             self.lora_bank = nn.ModuleDict()
             self._sources: dict[str, WeightSource] = {}
             self._tied: dict[str, nn.Parameter] = {}
-            # On the inner model, because `generate()` bypasses the tuner's own forward; a bound method, because lambdas
-            # do not survive deepcopy.
-            self._hook = model.register_forward_pre_hook(self._renew, prepend=True)
+            self._hook: RemovableHandle | None = None
         config = self.peft_config[adapter_name]
         shapes = resolve_targets(model, config)
         bank = self.build_bank(config, {name: (shape, config.r) for name, shape in shapes.items()})
-        device = next(iter(model.parameters())).device
-        bank.to("cpu" if device.type == "meta" else device)
+        _check_adapter_name(adapter_name, bank)
 
         with warnings.catch_warnings():
             # peft notes that Conv1D needs fan_in_fan_out; it then sets that layer by layer, which is what we want.
@@ -162,13 +179,25 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
         if list(layers) != list(shapes):
             raise RuntimeError(f"peft adapted {list(layers)}, expected {list(shapes)}; please report this")
         self.lora_bank[adapter_name] = bank
+        self._move_adapter_to_device_of_base_layer(adapter_name)
         source = self._sources[adapter_name] = WeightSource(bank)
         for name, layer in layers.items():
             layer.lora_A[adapter_name] = GeneratedLinear(source, name, "A")
             layer.lora_B[adapter_name] = GeneratedLinear(source, name, "B")
+        if self._hook is None:  # not earlier: a refused adapter leaves no hook behind
+            # On the inner model, because `generate()` bypasses the tuner's own forward; a bound method, because lambdas
+            # do not survive deepcopy.
+            self._hook = model.register_forward_pre_hook(self._renew, prepend=True)
         # Decided once, here: scanning all modules at every forward would cost more than the generator on large models.
         self._checkpointed = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
         self._sync_requires_grad()
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        """Peft calls this on every module that has it after it has loaded an adapter's weights."""
+        bank = self.lora_bank[adapter_name]
+        device = device or next(iter(self.model.parameters())).device
+        if not any(p.is_meta for p in bank.parameters()):  # else the weights are yet to come (low_cpu_mem_usage)
+            bank.to("cpu" if device.type == "meta" else device)
 
     def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
         """Peft warns here that merging corrupts a tied head; ours unties it first (see `_untie`)."""
@@ -250,16 +279,25 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
                 self._tied[name] = shared
                 base.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
 
+    def _retie(self) -> None:
+        """Gives heads that are not merged the input embedding's weight back."""
+        for name in list(self._tied):
+            layer: Any = self.model.get_submodule(name)
+            if isinstance(layer, LoraLayer) and not layer.merged:
+                layer.get_base_layer().weight = self._tied.pop(name)
+
     @torch.no_grad()
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         self._untie(adapter_names or self.active_adapters)
-        super().merge_adapter(adapter_names, safe_merge)
+        try:
+            super().merge_adapter(adapter_names, safe_merge)
+        finally:
+            self._retie()
 
     @torch.no_grad()
     def unmerge_adapter(self) -> None:
         super().unmerge_adapter()
-        for name in list(self._tied):
-            self.model.get_submodule(name).get_base_layer().weight = self._tied.pop(name)
+        self._retie()
 
     @torch.no_grad()
     def _unload_and_optionally_merge(
@@ -267,11 +305,26 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
     ) -> nn.Module:
         if merge:
             self._untie(adapter_names or self.active_adapters)
-        self._hook.remove()
-        model: nn.Module = super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
-        return model
+        try:
+            model: Any = super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        except BaseException:
+            self._retie()
+            raise
+        if self._tied:  # merged, now or before: saving must keep the head
+            model.config.tie_word_embeddings = False
+        if self._hook is not None:
+            self._hook.remove()
+        unloaded: nn.Module = model
+        return unloaded
 
 
 def lora_layers(model: nn.Module, adapter_name: str) -> dict[str, LoraLinear]:
     """The adapted layers of a tuner's inner model, by name."""
     return {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and adapter_name in m.lora_A}
+
+
+def fully_trained(model: PeftModel, adapter_name: str) -> dict[str, Tensor]:
+    """The tensors of an adapter's `modules_to_save`, under the names of a file."""
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    wrapped = tuple(f"{n}." for n, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper))
+    return {key: tensor.cpu().contiguous() for key, tensor in state.items() if key.startswith(wrapped)}

@@ -54,8 +54,9 @@ class FreeSource(nn.Module):
 
     def __init__(self, spec: QPASpec, engine: Engine) -> None:
         super().__init__()
-        with torch.no_grad():
-            self.values = nn.Parameter(CircuitSource(spec, engine)().clone())  # not a view of 2**N numbers
+        # Angles as a buffer, because peft makes parameters without values when it loads with low_cpu_mem_usage; a copy,
+        # because the features are a view of 2**N numbers.
+        self.values = nn.Parameter(CircuitSource(spec, engine, trainable=False)().clone())
 
     def forward(self) -> Tensor:
         """(n_ch,)"""

@@ -1,0 +1,826 @@
+import copy
+import json
+import math
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch import nn
+from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, Trainer, TrainingArguments
+
+from qpeft.adapters import QPAConfig, QPALoraBank
+from qpeft.errors import ConfigError
+from qpeft.generators import QPASpec
+from qpeft.generators.philox import uniform
+from qpeft.qcircuits import CircuitBuilder, StatevectorEngine, ansatz, register_ansatz
+from tests.tiny_models import IDS, gpt2, llama, logits, shake
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+
+TARGETS = ["c_attn", "lm_head"]  # Conv1D layers and a tied Linear
+KEYS = [f"base_model.lora_bank.generator.{name}" for name in (
+    "mapping.layers.0.bias", "mapping.layers.0.weight", "mapping.layers.1.bias", "mapping.layers.1.weight",
+    "source.angles",
+)]  # fmt: skip
+
+
+def config(targets=TARGETS, **options):
+    options = {"r": 2, "lora_alpha": 6, "reps": 2, "chunk_size": 32, "task_type": "CAUSAL_LM", **options}
+    return QPAConfig(target_modules=targets, **options)
+
+
+def adapted(base=None, seed=0, **options):
+    base = gpt2() if base is None else base
+    torch.manual_seed(seed)
+    return get_peft_model(base, config(**options)).eval()
+
+
+def trained_alike(base=None, seed=1, **options):
+    return shake(adapted(base, **options), seed=seed)
+
+
+def loss(model, ids=IDS):
+    return model(input_ids=ids, labels=ids, use_cache=False).loss
+
+
+def gradients(model):
+    return [p.grad.clone() for p in model.base_model.lora_bank.parameters()]
+
+
+@pytest.fixture
+def engine_calls(monkeypatch):
+    calls = []
+    probabilities = StatevectorEngine.probabilities
+
+    def counting(self, circuit, angles):
+        calls.append(circuit)
+        return probabilities(self, circuit, angles)
+
+    monkeypatch.setattr(StatevectorEngine, "probabilities", counting)
+    return calls
+
+
+# ---- the bank
+
+
+def test_vector_is_cut_into_b_then_a_row_major():
+    targets = {"one": ((3, 5), 2), "two": ((4, 2), 2)}
+    torch.manual_seed(0)
+    bank = QPALoraBank(QPASpec(2 * (3 + 5 + 4 + 2), 4, zero_last=False), targets, "exact", None)
+    vector, factors = bank.generator().tolist(), bank()
+    assert [x for row in factors["one"].B.tolist() for x in row] == vector[:6]  # 3 x 2
+    assert [x for row in factors["one"].A.tolist() for x in row] == vector[6:16]  # 2 x 5
+    assert [x for row in factors["two"].B.tolist() for x in row] == vector[16:24]
+    assert [x for row in factors["two"].A.tolist() for x in row] == vector[24:]
+    assert factors["one"].B.shape == (3, 2)
+    assert factors["one"].A.shape == (2, 5)
+
+
+def test_identity_start_has_zero_b_and_a_uniform_a_from_the_seed():
+    model = adapted(llama(), targets=["q_proj", "lm_head"], seed=3, **{"r": 3})
+    bank = model.base_model.bank()
+    draws, place = uniform(0, 10**4), 0
+    for _, rank in bank.targets.values():
+        assert rank == 3
+    for name, factors in bank().items():
+        (_, fan_in), rank = bank.targets[name]
+        assert torch.equal(factors.B, torch.zeros_like(factors.B))
+        expected = draws[place : place + rank * fan_in].view(rank, fan_in) / math.sqrt(fan_in)
+        assert torch.equal(factors.A, expected)
+        place += rank * fan_in
+    assert bank.num_frozen == pytest.approx(place, abs=3)  # a draw may be 0
+
+
+def test_the_papers_start_has_no_frozen_factor():
+    model = adapted(start="paper")
+    bank = model.base_model.bank()
+    assert bank.num_frozen == 0
+    weights = torch.cat([torch.cat([f.B.flatten(), f.A.flatten()]) for f in bank().values()])
+    assert torch.equal(weights, bank.generator())
+    assert all(f.B.abs().max() > 0 and f.A.abs().max() > 0 for f in bank().values())
+
+
+def test_a_frozen_circuits_angles_count_as_frozen():
+    assert (
+        adapted(start="paper", source="frozen").base_model.bank().num_frozen == ansatz("ry_cnot", 5, 2).num_parameters
+    )
+
+
+def test_update_is_alpha_over_r_times_b_a():
+    model = trained_alike(start="paper")
+    bank = model.base_model.bank()
+    for name, (A, B) in bank().items():
+        layer = model.base_model.model.get_submodule(name)
+        update = layer.get_delta_weight("default")
+        expected = 6 / 2 * (B @ A)
+        torch.testing.assert_close(update, expected.T if "c_attn" in name else expected)
+
+
+def test_logits_are_those_of_the_summed_weights():
+    base = gpt2(tied=False)
+    model = trained_alike(base, start="paper")
+    reference = gpt2(tied=False)
+    with torch.no_grad():
+        for name, (A, B) in model.base_model.bank()().items():
+            update = 6 / 2 * (B @ A)
+            reference.get_submodule(name).weight += update.T if "c_attn" in name else update
+    torch.testing.assert_close(logits(model), logits(reference), rtol=1e-4, atol=1e-4)
+    assert (logits(model) - logits(gpt2(tied=False))).abs().max() > 0.1
+
+
+# ---- training
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_starts_as_the_identity_bit_for_bit(make):
+    targets = TARGETS if make is gpt2 else ["q_proj", "v_proj", "down_proj", "lm_head"]
+    assert torch.equal(logits(adapted(make(), targets=targets)), logits(make()))
+
+
+def test_only_the_generator_trains_and_its_count_is_the_specs():
+    model = adapted()
+    spec = model.base_model.bank().generator.spec
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert sorted(n.replace("lora_bank.default.", "lora_bank.") for n in names) == KEYS
+    trainable, total = model.get_nb_trainable_parameters()
+    assert trainable == spec.num_parameters
+    assert total == spec.num_parameters + sum(p.numel() for p in gpt2().parameters())
+    assert spec.target_size == 2 * (2 * (32 + 96) + 32 + 100)
+
+
+def test_published_count_of_gpt2s_head():
+    with torch.device("meta"):
+        base = nn.ModuleDict({"lm_head": nn.Linear(768, 50257, bias=False)})
+    model = get_peft_model(base, QPAConfig(r=4, target_modules=["lm_head"], preset="paper", chunk_size=2048))
+    assert model.get_nb_trainable_parameters()[0] == 106264
+
+
+def test_training_lowers_the_loss_and_leaves_the_base_alone():
+    base = gpt2()
+    before = {name: p.detach().numpy().tobytes() for name, p in base.named_parameters()}
+    model = adapted(base).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    start = loss(model).item()
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss(model).backward()
+        optimizer.step()
+    assert loss(model).item() < start - 0.1
+    after = {
+        name.replace("base_model.model.", "").replace(".base_layer", ""): p.detach().numpy().tobytes()
+        for name, p in model.named_parameters()
+        if "lora_bank" not in name
+    }
+    assert after == before
+    assert all(p.grad is None for name, p in model.named_parameters() if "lora_bank" not in name)
+
+
+def test_gradient_is_that_of_a_plain_lora_pulled_back():
+    model = trained_alike()
+    loss(model).backward()
+    bank = model.base_model.bank()
+
+    plain = get_peft_model(gpt2(), LoraConfig(r=2, lora_alpha=6, target_modules=TARGETS)).eval()
+    factors = bank()
+    for name, (A, B) in factors.items():
+        layer = plain.base_model.model.get_submodule(name)
+        layer.lora_A["default"].weight.data.copy_(A)
+        layer.lora_B["default"].weight.data.copy_(B)
+    loss(plain).backward()
+    wanted = []
+    for name in factors:
+        layer = plain.base_model.model.get_submodule(name)
+        wanted += [layer.lora_A["default"].weight.grad, layer.lora_B["default"].weight.grad]
+    made = [tensor for pair in factors.values() for tensor in pair]
+    expected = torch.autograd.grad(made, list(bank.parameters()), wanted)
+    for ours, theirs in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_accumulated_gradients_are_the_full_batchs():
+    model = trained_alike().train()
+    loss(model).backward()
+    full = gradients(model)
+    model.zero_grad()
+    for row in IDS.split(1):
+        (loss(model, row) / 2).backward()
+    for one, other in zip(gradients(model), full, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_non_reentrant_checkpointing_gives_the_same_gradients(make, engine_calls):
+    targets = ["c_attn"] if make is gpt2 else ["q_proj", "down_proj"]
+    model = trained_alike(make(), targets=targets).train()
+    loss(model).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    engine_calls.clear()
+    loss(model).backward()
+    assert len(engine_calls) == 1
+    for one, other in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_checkpointing_of_two_forward_passes_before_one_backward():
+    model = trained_alike(targets=["c_attn"]).train()
+    loss(model).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    (sum(loss(model, row) for row in IDS.split(1)) / 2).backward()
+    for one, other in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_reentrant_checkpointing_is_refused_when_training():
+    model = trained_alike().train()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    with pytest.raises(ConfigError, match=r'gradient_checkpointing_kwargs=\{"use_reentrant": False\}'):
+        loss(model)
+    with torch.no_grad():
+        loss(model)
+    loss(model.eval())
+
+
+class Regression(nn.Module):
+    """A model that is no transformers model, so that an Adam step can be checked with any loss."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
+def test_a_model_that_is_no_transformers_model():
+    x = torch.randn(5, 6)
+    base = Regression()
+    before = base(x)
+    model = get_peft_model(base, QPAConfig(r=2, target_modules=["first", "second"], chunk_size=5))
+    assert torch.equal(model(x), before)
+    shake(model)
+    assert not torch.allclose(model(x), before)
+
+
+def test_trainer_accumulates_checkpoints_and_resumes(tmp_path):
+    rows = [[(7 * i + j) % 100 for j in range(6)] for i in range(8)]
+    data = Dataset.from_dict({"input_ids": rows, "labels": rows})
+
+    def trainer(model, steps):
+        arguments = TrainingArguments(
+            str(tmp_path), max_steps=steps, per_device_train_batch_size=2, gradient_accumulation_steps=2,
+            gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}, use_cpu=True,
+            report_to=[], save_steps=2, disable_tqdm=True, learning_rate=1e-2, lr_scheduler_type="constant",
+        )  # fmt: skip
+        return Trainer(model, arguments, train_dataset=data)
+
+    model = adapted()
+    start = {name: p.clone() for name, p in model.base_model.lora_bank.named_parameters()}
+    trainer(model, 2).train()
+    # At step 0 the zero last layer is all that has a gradient; at step 1 everything has.
+    assert all(not torch.equal(p, start[name]) for name, p in model.base_model.lora_bank.named_parameters())
+    checkpoint = tmp_path / "checkpoint-2"
+    assert sorted(load_file(checkpoint / "adapter_model.safetensors")) == KEYS
+    reloaded = PeftModel.from_pretrained(gpt2(), checkpoint)
+    assert torch.equal(logits(reloaded.eval()), logits(model.eval()))
+
+    straight, resumed = adapted(), adapted(seed=9)
+    trainer(straight, 4).train()
+    trainer(resumed, 4).train(resume_from_checkpoint=str(checkpoint))
+    torch.testing.assert_close(logits(resumed.eval()), logits(straight.eval()), rtol=1e-4, atol=1e-4)
+
+
+# ---- freshness and speed
+
+
+def test_weights_are_fresh_after_an_optimizer_step():
+    model = adapted()
+    layer = model.base_model.model.lm_head
+    optimizer = torch.optim.SGD(model.base_model.lora_bank.parameters(), lr=0.1)
+    loss(model).backward()
+    before = layer.lora_B["default"].weight.detach().clone()
+    optimizer.step()
+    after = layer.lora_B["default"].weight.detach()
+    assert not torch.equal(before, after)
+    assert torch.equal(after, model.base_model.bank()()["lm_head"].B)
+
+
+def test_weights_are_fresh_after_loading_and_after_restoring():
+    model = trained_alike()
+    first = logits(model)
+    state = copy.deepcopy(model.state_dict())
+    shake(model, seed=5)
+    assert not torch.allclose(logits(model), first)
+    model.load_state_dict(state)
+    assert torch.equal(logits(model), first)
+    replaced = nn.Parameter(torch.zeros_like(model.base_model.bank().generator.mapping.last.weight))
+    model.base_model.bank().generator.mapping.last.weight = replaced
+    assert not torch.allclose(logits(model), first)
+
+
+def test_generating_runs_the_circuit_once(engine_calls):
+    model = trained_alike()
+    engine_calls.clear()
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    out = model.generate(input_ids=IDS[:1], use_cache=True, **options)
+    assert out.shape[1] > IDS.shape[1] + 2  # several passes
+    assert len(engine_calls) == 1
+    assert torch.equal(out, model.generate(input_ids=IDS[:1], use_cache=False, **options))
+
+
+def test_a_training_pass_runs_the_circuit_once_and_each_pass_anew(engine_calls):
+    model = trained_alike().train()
+    engine_calls.clear()
+    loss(model).backward()
+    assert len(engine_calls) == 1
+    loss(model).backward()
+    assert len(engine_calls) == 2
+
+
+def test_inference_mode_does_not_spoil_later_gradients():
+    model = trained_alike()
+    with torch.inference_mode():
+        expected = model(IDS).logits.clone()
+    assert torch.equal(logits(model), expected)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    embedded = model.get_input_embeddings()(IDS).detach().requires_grad_()
+    with torch.inference_mode():
+        model(IDS)
+    model(inputs_embeds=embedded).logits.sum().backward()
+    assert embedded.grad.abs().max() > 0
+
+
+# ---- saving and loading
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("targets", [["lm_head"], TARGETS, ".*lm_head", None], ids=str)
+def test_saved_file_holds_the_generator_and_nothing_else(tmp_path, tied, targets):
+    model = trained_alike(gpt2(tied), targets=targets)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert sorted(saved) == KEYS
+    for key, tensor in saved.items():
+        assert torch.equal(tensor, model.get_parameter(key.replace("lora_bank.", "lora_bank.default.")))
+
+
+def test_a_frozen_circuits_angles_are_saved(tmp_path):
+    model = trained_alike(source="frozen")
+    model.save_pretrained(tmp_path)
+    assert sorted(load_file(tmp_path / "adapter_model.safetensors")) == KEYS
+    assert torch.equal(logits(PeftModel.from_pretrained(gpt2(), tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+@pytest.mark.parametrize("source", ["free", "mlp", "none", "frozen"])
+def test_controls_round_trip(tmp_path, source, low_cpu_mem_usage):
+    model = trained_alike(source=source)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(gpt2(), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage)
+    assert torch.equal(logits(loaded), logits(model))
+
+
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+@pytest.mark.parametrize("is_trainable", [False, True])
+@pytest.mark.parametrize("start", ["identity", "paper"])
+def test_round_trip(tmp_path, low_cpu_mem_usage, is_trainable, start):
+    model = trained_alike(start=start)
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(123)
+    loaded = PeftModel.from_pretrained(gpt2(), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage, is_trainable=is_trainable)
+    assert torch.equal(logits(loaded), logits(model))
+    trainable = [name for name, p in loaded.named_parameters() if p.requires_grad]
+    assert sorted(trainable) == ([k.replace("lora_bank.", "lora_bank.default.") for k in KEYS] if is_trainable else [])
+    assert not any(p.is_meta for p in loaded.parameters())
+    if is_trainable:
+        loss(loaded.train()).backward()
+        assert all(g.abs().max() > 0 for g in gradients(loaded))
+
+
+def test_a_fresh_process_loads_in_two_lines(tmp_path):
+    base = gpt2()
+    base.save_pretrained(tmp_path / "base")
+    model = trained_alike(base)
+    model.save_pretrained(tmp_path / "adapter")
+    code = (
+        "import sys, torch\n"
+        "from transformers import GPT2LMHeadModel\n"
+        "from peft import PeftModel\n"
+        "base = GPT2LMHeadModel.from_pretrained(sys.argv[1] + '/base').eval()\n"
+        "import qpeft.adapters\n"
+        "model = PeftModel.from_pretrained(base, sys.argv[1] + '/adapter')\n"
+        "with torch.no_grad(): torch.save(model(torch.load(sys.argv[1] + '/ids')).logits, sys.argv[1] + '/logits')\n"
+    )
+    torch.save(IDS, tmp_path / "ids")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    torch.testing.assert_close(torch.load(tmp_path / "logits"), logits(model), rtol=0, atol=1e-6)
+
+
+def test_auto_class_loads_base_and_adapter(tmp_path):
+    gpt2().save_pretrained(tmp_path / "base")
+    base = GPT2LMHeadModel.from_pretrained(tmp_path / "base").eval()
+    model = trained_alike(base)
+    model.save_pretrained(tmp_path / "adapter")
+    assert sorted(load_file(tmp_path / "adapter" / "adapter_model.safetensors")) == KEYS
+    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def edit_config(folder, change):
+    path = folder / "adapter_config.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_the_circuit_is_saved_as_json(tmp_path):
+    circuit = CircuitBuilder(5).h(0).ry(1).cx(0, 1).rz(4).cz(1, 4).ry(0).build()
+    model = trained_alike(ansatz=circuit)
+    model.save_pretrained(tmp_path)
+    data = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert data["ansatz"] == "custom"
+    assert data["resolved"]["circuit"] == circuit.to_dict()
+    loaded = PeftModel.from_pretrained(gpt2(), tmp_path)
+    assert loaded.base_model.bank().generator.spec.circuit == circuit
+    assert torch.equal(logits(loaded), logits(model))
+    loaded.save_pretrained(tmp_path / "again")
+    again = PeftModel.from_pretrained(gpt2(), tmp_path / "again")
+    assert torch.equal(logits(again), logits(model))
+
+
+def test_a_function_and_a_registered_name_are_saved_as_their_circuit(tmp_path):
+    def mine(num_qubits, reps):
+        return ansatz("simplified_two_design", num_qubits, reps)
+
+    register_ansatz("not_known_elsewhere", mine)
+    for number, given in enumerate([mine, "not_known_elsewhere"]):
+        folder = tmp_path / str(number)
+        model = trained_alike(ansatz=given)
+        model.save_pretrained(folder)
+        edit_config(
+            folder, lambda data: data["resolved"]["settings"].update(ansatz="gone") or data.update(ansatz="gone")
+        )
+        loaded = PeftModel.from_pretrained(gpt2(), folder)
+        assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    adapted().save_pretrained(tmp_path)
+    edit_config(tmp_path, lambda data: data.update(format_version=2))
+    with pytest.raises(ConfigError, match=r"format 2; this qpeft reads up to 1\. Install a newer qpeft"):
+        PeftModel.from_pretrained(gpt2(), tmp_path)
+
+
+def test_a_damaged_checksum_is_refused(tmp_path):
+    adapted().save_pretrained(tmp_path)
+    edit_config(tmp_path, lambda data: data["resolved"].update(frozen_checksum="0123456789abcdef"))
+    base = gpt2()
+    with pytest.raises(ConfigError, match=r"seed 0 has checksum .* trained with 0123456789abcdef"):
+        PeftModel.from_pretrained(base, tmp_path)
+    assert_untouched(base)
+
+
+def test_a_model_of_another_size_is_refused(tmp_path):
+    trained_alike(ansatz=ansatz("rx_cnot", 5, 1)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"made for 776 generated weights.* targets need 264"):
+        edit_config(tmp_path, lambda data: data.update(target_modules=["lm_head"]))
+        PeftModel.from_pretrained(gpt2(), tmp_path)
+
+
+def test_classifier_head_is_saved_beside_the_generator(tmp_path):
+    def classifier():
+        return gpt2(model_class=GPT2ForSequenceClassification, num_labels=3)
+
+    model = trained_alike(classifier(), targets=["c_attn"], task_type="SEQ_CLS")
+    with torch.no_grad():
+        model.base_model.model.score.modules_to_save["default"].weight.add_(1)
+    model.save_pretrained(tmp_path)
+    assert sorted(load_file(tmp_path / "adapter_model.safetensors")) == [*KEYS, "base_model.model.score.weight"]
+    assert torch.equal(logits(PeftModel.from_pretrained(classifier(), tmp_path)), logits(model))
+
+
+# ---- on, off and merged
+
+
+def test_disable_adapter_gives_the_base():
+    model = trained_alike()
+    with model.disable_adapter():
+        assert torch.equal(logits(model), logits(gpt2()))
+    assert not torch.allclose(logits(model), logits(gpt2()))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_merge_and_unmerge(tied):
+    base = gpt2(tied)
+    model = trained_alike(base)
+    expected, embedding = logits(model), base.transformer.wte.weight
+    values = embedding.detach().clone()
+    model.merge_adapter()
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(base.transformer.wte.weight, values)
+    head = base.lm_head.get_base_layer()
+    assert head.weight is not embedding
+    model.unmerge_adapter()
+    assert (head.weight is embedding) is tied
+    assert torch.equal(embedding, values)
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
+    model.merge_adapter()
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("targets", [["lm_head"], TARGETS], ids=str)
+def test_merge_and_unload(tmp_path, tied, targets):
+    base = gpt2(tied)
+    model = trained_alike(base, targets=targets)
+    expected, values = logits(model), base.transformer.wte.weight.detach().clone()
+    merged = model.merge_and_unload()
+    assert merged is base
+    assert torch.equal(merged.transformer.wte.weight, values)
+    assert_untouched(merged)
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
+    merged.save_pretrained(tmp_path)
+    reloaded = GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(logits(reloaded), logits(merged))
+    assert torch.equal(reloaded.transformer.wte.weight, values)
+
+
+def test_merging_without_the_head_leaves_it_tied():
+    model = trained_alike(targets=["c_attn"])
+    merged = model.merge_and_unload()
+    assert merged.lm_head.weight is merged.transformer.wte.weight
+    assert merged.config.tie_word_embeddings
+
+
+def test_merging_then_unloading_saves_the_merged_head(tmp_path):
+    model = trained_alike()
+    expected = logits(model)
+    model.merge_adapter()
+    merged = model.unload()
+    merged.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(GPT2LMHeadModel.from_pretrained(tmp_path).eval()), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["merge_adapter", "merge_and_unload"])
+def test_safe_merge_refuses_what_is_not_finite(how):
+    base = gpt2()
+    embedding = base.transformer.wte.weight
+    model = trained_alike(base, targets=["lm_head"])
+    with torch.no_grad():
+        model.base_model.bank().generator.mapping.last.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="NaNs detected"):
+        getattr(model, how)(safe_merge=True)
+    assert base.lm_head.get_base_layer().weight is embedding
+    assert embedding.isfinite().all()
+    with torch.no_grad():
+        model.base_model.bank().generator.mapping.last.bias[0] = 0.0
+    loss(model).backward()
+    assert all(g.isfinite().all() for g in gradients(model))
+
+
+def test_safe_merge_is_merge():
+    one, other = trained_alike(), trained_alike()
+    one.merge_adapter(safe_merge=True)
+    other.merge_adapter()
+    assert torch.equal(logits(one), logits(other))
+
+
+def assert_untouched(base):
+    assert not any("lora" in name for name, _ in base.named_modules())
+    assert not any(module._forward_pre_hooks for module in base.modules())
+    assert not hasattr(base, "peft_config")
+
+
+def test_unload_removes_everything(engine_calls):
+    base = gpt2()
+    model = trained_alike(base)
+    assert model.unload() is base
+    assert_untouched(base)
+    engine_calls.clear()
+    assert torch.equal(logits(base), logits(gpt2()))
+    assert engine_calls == []
+    adapted(base)  # and it can be adapted again
+
+
+# ---- several adapters
+
+
+def two_adapters():
+    model = trained_alike()
+    torch.manual_seed(4)
+    model.add_adapter("two", config(targets=["c_proj", "lm_head"], r=3, ansatz="rxrz_cnot"))
+    shake(model, "two", seed=2)
+    return model
+
+
+def two_outputs(model):
+    model.set_adapter("two")
+    second = logits(model)
+    model.set_adapter("default")
+    return logits(model), second
+
+
+def trainable_banks(model):
+    return {n for n, bank in model.base_model.lora_bank.items() if all(p.requires_grad for p in bank.parameters())}
+
+
+def test_adding_an_adapter_changes_nothing():
+    model = trained_alike()
+    before = logits(model)
+    model.add_adapter("two", config())
+    assert torch.equal(logits(model), before)
+    assert trainable_banks(model) == {"default"}
+
+
+def test_set_adapter_switches_output_and_training():
+    model = two_adapters()
+    first, second = two_outputs(model)
+    assert torch.equal(first, logits(trained_alike()))
+    assert (first - second).abs().max() > 0.01
+    model.set_adapter("two")
+    assert trainable_banks(model) == {"two"}
+    loss(model).backward()
+    assert all(p.grad is None for p in model.base_model.lora_bank["default"].parameters())
+    assert all(p.grad is not None for p in model.base_model.lora_bank["two"].parameters())
+    model.set_adapter("default", inference_mode=True)
+    assert trainable_banks(model) == set()
+
+
+def test_two_active_adapters_add_up():
+    model = two_adapters()
+    model.base_model.set_adapter(["default", "two"])
+    reference = gpt2(tied=False)
+    reference.load_state_dict(gpt2(tied=True).state_dict())
+    with torch.no_grad():
+        for adapter in ("default", "two"):
+            for name, (A, B) in model.base_model.bank(adapter)().items():
+                layer = reference.get_submodule(name)
+                update = model.base_model.model.get_submodule(name).scaling[adapter] * (B @ A)
+                layer.weight += update if name == "lm_head" else update.T
+    torch.testing.assert_close(logits(model), logits(reference), rtol=1e-4, atol=1e-4)
+    assert trainable_banks(model) == {"default", "two"}
+
+
+def test_both_are_saved_and_loaded(tmp_path):
+    model = two_adapters()
+    first, second = two_outputs(model)
+    model.save_pretrained(tmp_path)
+    assert sorted(load_file(tmp_path / "adapter_model.safetensors")) == KEYS
+    assert sorted(load_file(tmp_path / "two" / "adapter_model.safetensors")) == KEYS
+    loaded = PeftModel.from_pretrained(gpt2(), tmp_path)
+    loaded.load_adapter(tmp_path / "two", "two")
+    assert torch.equal(logits(loaded), first)
+    loaded.set_adapter("two")
+    assert torch.equal(logits(loaded), second)
+    renamed = PeftModel.from_pretrained(gpt2(), tmp_path / "two", adapter_name="another")
+    assert torch.equal(logits(renamed), second)
+
+
+def test_delete_adapter():
+    model = two_adapters()
+    first, _ = two_outputs(model)
+    model.delete_adapter("two")
+    assert list(model.base_model.lora_bank) == ["default"]
+    assert torch.equal(logits(model), first)
+    assert trainable_banks(model) == {"default"}
+    with pytest.raises(ValueError, match="two"):
+        model.delete_adapter("two")
+
+
+def test_deleting_the_active_adapter_activates_the_other():
+    model = trained_alike()
+    model.add_adapter("two", config())
+    shake(model, "two", seed=2)
+    _, second = two_outputs(model)
+    model.delete_adapter("default")
+    assert torch.equal(logits(model), second)
+    assert trainable_banks(model) == {"two"}
+    loss(model).backward()
+
+
+def test_a_batch_of_mixed_adapters():
+    model = two_adapters()
+    first, second = two_outputs(model)
+    rows = IDS[[0, 1, 0]]
+    mixed = logits(model, input_ids=rows, adapter_names=["default", "two", "__base__"])
+    torch.testing.assert_close(mixed[0], first[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mixed[1], second[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mixed[2], logits(gpt2())[0], rtol=1e-4, atol=1e-4)
+    shake(model, "two", seed=8)  # the other adapter's weights are as fresh as the active one's
+    again = logits(model, input_ids=rows, adapter_names=["default", "two", "__base__"])
+    assert not torch.allclose(again[1], mixed[1])
+
+
+def test_merging_one_of_two():
+    model = two_adapters()
+    _, second = two_outputs(model)
+    merged = model.merge_and_unload(adapter_names=["two"])
+    torch.testing.assert_close(logits(merged), second, rtol=1e-4, atol=1e-4)
+
+
+def test_weighted_adapters_are_refused():
+    model = two_adapters()
+    with pytest.raises(ConfigError, match=r"cannot be averaged.*export_lora"):
+        model.add_weighted_adapter(["default", "two"], [0.5, 0.5], "mix")
+    assert list(model.peft_config) == ["default", "two"]
+
+
+@pytest.mark.parametrize("name", ["generator", "mapping", "source", "layers", "weight", "a.b"])
+def test_adapter_names_that_would_lose_tensors_when_saving_are_refused(name):
+    model = trained_alike()
+    before = logits(model)
+    with pytest.raises(ConfigError, match=f"'{name}' cannot name an adapter"):
+        model.add_adapter(name, config())
+    assert list(model.peft_config) == ["default"]
+    assert torch.equal(logits(model), before)
+
+
+def test_a_plain_lora_cannot_be_added():
+    with pytest.raises(ValueError, match="Cannot combine adapters"):
+        adapted().add_adapter("plain", LoraConfig(target_modules=["lm_head"]))
+
+
+# ---- copies and types
+
+
+def test_a_copy_after_a_training_step_is_independent():
+    model = trained_alike()
+    loss(model.train()).backward()
+    twin = copy.deepcopy(model.eval())
+    assert torch.equal(logits(twin), logits(model))
+    before = logits(model)
+    shake(twin, seed=6)
+    assert torch.equal(logits(model), before)
+    assert not torch.allclose(logits(twin), before)
+    loss(twin).backward()
+    base = twin.unload()
+    assert_untouched(base)
+    assert model.base_model.model._forward_pre_hooks
+
+
+def test_a_whole_model_pickles():
+    model = trained_alike()
+    loss(model).backward()
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(logits(again), logits(model))
+    shake(again, seed=6)
+    assert not torch.allclose(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("how", ["base", "model", "half"])
+def test_half_precision_keeps_the_generator_in_float32(how):
+    if how == "base":
+        model = trained_alike(gpt2().to(torch.bfloat16))
+    else:
+        model = trained_alike()
+        exact = [p.clone() for p in model.base_model.lora_bank.parameters()]
+        model.to(torch.bfloat16 if how == "model" else torch.float16)
+        assert all(torch.equal(p, q) for p, q in zip(model.base_model.lora_bank.parameters(), exact, strict=True))
+    bank = model.base_model.bank()
+    assert {t.dtype for t in [*bank.parameters(), *bank.buffers()]} == {torch.float32}
+    assert model.base_model.model.transformer.wte.weight.dtype != torch.float32
+    out = loss(model.train())
+    out.backward()
+    assert out.isfinite()
+    assert all(g.isfinite().all() and g.abs().max() > 0 for g in gradients(model))
+    torch.testing.assert_close(logits(model.eval()).float(), logits(trained_alike()), rtol=0, atol=0.2)
+
+
+def test_double_precision_is_followed():
+    model = trained_alike().double()
+    assert model.base_model.bank().generator.source.angles.dtype == torch.float64
+    torch.testing.assert_close(logits(model).float(), logits(trained_alike()), rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_leaves_the_generator_alone():
+    model = trained_alike().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss(model).backward()
+        weight = model.base_model.model.lm_head.lora_B["default"].weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, model.base_model.bank()()["lm_head"].B)
+    low = gradients(model)
+    model.zero_grad()
+    loss(model).backward()
+    for one, other in zip(low, gradients(model), strict=True):
+        assert nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.98
+
+
+def test_rank_stabilised_scale_and_dropout_are_pefts():
+    model = trained_alike(use_rslora=True, lora_dropout=0.5)
+    layer = model.base_model.model.lm_head
+    A, B = model.base_model.bank()()["lm_head"]
+    torch.testing.assert_close(layer.get_delta_weight("default"), 6 / math.sqrt(2) * (B @ A))
+    assert torch.equal(logits(model), logits(model))
+    model.train()
+    assert not torch.equal(logits(model), logits(model))

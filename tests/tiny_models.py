@@ -1,0 +1,41 @@
+"""Language models of a few thousand weights, built from their configurations."""
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+IDS = torch.tensor([[5, 17, 3, 99, 42, 8], [61, 2, 77, 30, 11, 54]])
+
+
+def gpt2(tied=True, config_class=GPT2Config, model_class=GPT2LMHeadModel, **options):
+    """Conv1D layers inside, a Linear head of 100 x 32, which shares the input embedding unless `tied=False`."""
+    torch.manual_seed(0)
+    config = config_class(
+        n_layer=2, n_embd=32, n_head=2, vocab_size=100, n_positions=32, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0, tie_word_embeddings=tied, **options,
+    )  # fmt: skip
+    return model_class(config).eval()
+
+
+def llama(tied=False, layers=2):
+    """Linear layers only; 4 query heads share 2 key and value heads."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        num_hidden_layers=layers, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=100, max_position_embeddings=32, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        tie_word_embeddings=tied,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+@torch.no_grad()
+def logits(model, **inputs):
+    return model(**(inputs or {"input_ids": IDS})).logits
+
+
+@torch.no_grad()
+def shake(model, adapter="default", by=0.1, seed=1):
+    """Moves an adapter away from its start, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.base_model.lora_bank[adapter].parameters():
+        parameter.add_(by * torch.randn(parameter.shape, generator=generator))
+    return model
