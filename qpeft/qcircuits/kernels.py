@@ -123,29 +123,39 @@ def run(program: Program, state: Tensor, tables: Sequence[Tensor], buffers: Buff
 def run_back(
     program: Program, final: Tensor, cotangent: Tensor, tables: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Walks the program backwards: the cotangent of the initial state (M, D), and of each table."""
-    both = torch.cat([final, cotangent])  # (2 M, D): states, then cotangents, undone together
-    half = len(final)
-    buffers = Buffers(both)
-    matrices = StepMatrices(program, [t.repeat(2, *[1] * (t.ndim - 1)) for t in tables], len(both))
+    """Walks the program backwards: the cotangent of the initial state (M, D), and of each table.
+
+    State and cotangent are undone by separate calls: a batch of two would start torch's threads for each small product.
+    """
+    state, cotangent = final, cotangent.contiguous()
+    states, cotangents = Buffers(state), Buffers(cotangent)
+    matrices = StepMatrices(program, tables, len(state))
     local: list[list[Tensor]] = [[] for _ in matrices.local]
     pairs: list[Tensor] = []
     for step in reversed(program.steps):
         if isinstance(step, MonomialStep):
-            both = _permute_back(step, both, buffers.next())
+            state = _permute_back(step, state, states.next())
+            cotangent = _permute_back(step, cotangent, cotangents.next())
         elif isinstance(step, LocalStep):
             for matrix in reversed(matrices.local[step.row]):
-                d = matrix.shape[-1]
-                rest = both.shape[1] // d
-                after = both[half:].view(half, rest, d)
-                both = _rotate_back(matrix, both, buffers.next())
-                local[step.row].append(torch.bmm(after.transpose(1, 2), both[:half].view(half, d, rest).mH))
+                state = _rotate_back(matrix, state, states.next())
+                local[step.row].append(_outer(matrix, cotangent, state))
+                cotangent = _rotate_back(matrix, cotangent, cotangents.next())
         else:
-            after = _to_front(both, step.qubits, program.num_qubits)
-            before = torch.bmm(matrices.pairs[step.index].mH, after)
-            pairs.append(torch.bmm(after[half:], before[:half].mH))
-            both = _from_front(before, step.qubits, program.num_qubits)
-    return both[half:], _collect(program, tables, local, pairs)
+            matrix, qubits = matrices.pairs[step.index], step.qubits
+            after = _to_front(cotangent, qubits, program.num_qubits)
+            before = torch.bmm(matrix.mH, _to_front(state, qubits, program.num_qubits))
+            pairs.append(torch.bmm(after, before.mH))
+            state = _from_front(before, qubits, program.num_qubits)
+            cotangent = _from_front(torch.bmm(matrix.mH, after), qubits, program.num_qubits)
+    return cotangent, _collect(program, tables, local, pairs)
+
+
+def _outer(matrix: Tensor, after: Tensor, before: Tensor) -> Tensor:
+    """The gradient of a block: its cotangent with the qubits at the end times its input with them in front."""
+    count, d = len(before), matrix.shape[-1]
+    rest = before.shape[1] // d
+    return torch.bmm(after.view(count, rest, d).transpose(1, 2), before.view(count, d, rest).mH)
 
 
 def _collect(
