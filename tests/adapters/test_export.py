@@ -1,0 +1,281 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch import nn
+from transformers import GPT2ForSequenceClassification, GPT2Model, ViTConfig, ViTModel
+
+from qpeft.adapters import QPAConfig, export, export_lora
+from qpeft.errors import ConfigError
+from tests.tiny_models import IDS, gpt2, llama, logits, shake
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:fan_in_fan_out is set to", "ignore:Model has `tie_word"
+)
+TARGETS = ["c_attn", "lm_head"]
+
+
+def trained(base=None, targets=TARGETS, **options):
+    base = gpt2() if base is None else base
+    options = {"r": 3, "lora_alpha": 7, "chunk_size": 32, "task_type": "CAUSAL_LM", **options}
+    torch.manual_seed(0)
+    return shake(get_peft_model(base, QPAConfig(target_modules=targets, **options)).eval())
+
+
+def plain_lora(base=None, targets=TARGETS, **options):
+    torch.manual_seed(0)
+    base = gpt2() if base is None else base
+    options = {"r": 3, "lora_alpha": 7, "init_lora_weights": False, "task_type": "CAUSAL_LM", **options}
+    return get_peft_model(base, LoraConfig(target_modules=targets, **options)).eval()
+
+
+def same(one, other):
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_are_a_plain_lora(tmp_path):
+    model = trained()
+    report = export_lora(model, tmp_path / "out")
+    assert files(tmp_path / "out") == ["adapter_config.json", "adapter_model.safetensors"]
+    data = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (data["peft_type"], data["r"], data["lora_alpha"], data["bias"]) == ("LORA", 3, 3, "none")
+    assert sorted(data["target_modules"]) == ["lm_head", "transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]
+    assert set(data) <= set(LoraConfig().to_dict())
+    assert "qpeft" not in json.dumps(data).lower()
+
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    expected = {}
+    for name, (A, B) in model.base_model.bank()().items():
+        expected[f"base_model.model.{name}.lora_A.weight"] = A
+        expected[f"base_model.model.{name}.lora_B.weight"] = B * (7 / 3)
+    assert sorted(tensors) == sorted(expected)
+    for key, tensor in tensors.items():
+        torch.testing.assert_close(tensor, expected[key].detach())
+    assert report.folder == tmp_path / "out"
+    assert report.num_parameters == 3 * (2 * (32 + 96) + 32 + 100) == sum(t.numel() for t in tensors.values())
+    assert 0 <= report.max_difference < 1e-3
+
+
+def test_a_process_without_qpeft_gives_the_same_logits(tmp_path):
+    base = gpt2()
+    base.save_pretrained(tmp_path / "base")
+    model = trained(base)
+    export_lora(model, tmp_path / "out")
+    code = (
+        "import sys, torch\n"
+        "from transformers import AutoModelForCausalLM\n"
+        "from peft import PeftModel\n"
+        "base = AutoModelForCausalLM.from_pretrained(sys.argv[1] + '/base')\n"
+        "model = PeftModel.from_pretrained(base, sys.argv[1] + '/out').eval()\n"
+        "with torch.no_grad(): torch.save(model(torch.load(sys.argv[1] + '/ids')).logits, sys.argv[1] + '/logits')\n"
+        "assert not any(name.split('.')[0] == 'qpeft' for name in sys.modules)\n"
+    )
+    torch.save(IDS, tmp_path / "ids")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    same(torch.load(tmp_path / "logits"), logits(model))
+
+
+CASES = {
+    "paper": lambda: trained(start="paper"),
+    "untied": lambda: trained(gpt2(tied=False)),
+    "llama": lambda: trained(llama(), "all-linear"),
+    "llama 4 layers": lambda: trained(llama(layers=4), "all-linear"),
+    "rank-stabilised": lambda: trained(use_rslora=True, lora_dropout=0.3),
+    "plain": plain_lora,
+    "plain rslora": lambda: plain_lora(use_rslora=True),
+    "plain ranks": lambda: plain_lora(rank_pattern={"c_attn": 5}, alpha_pattern={"lm_head": 11}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_round_trip_on_plain_peft(tmp_path, case):
+    model = CASES[case]()
+    base = {"untied": lambda: gpt2(tied=False), "llama": llama, "llama 4 layers": lambda: llama(layers=4)}.get(
+        case, gpt2
+    )
+    export_lora(model, tmp_path)
+    loaded = PeftModel.from_pretrained(base(), tmp_path)
+    assert type(loaded.peft_config["default"]) is LoraConfig
+    same(logits(loaded), logits(model))
+    assert (logits(model) - logits(base())).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("make", [trained, plain_lora])
+def test_a_named_adapter_and_the_model_left_as_it_was(tmp_path, make):
+    model = make()
+    config = type(model.peft_config["default"])
+    model.add_adapter("second", config(r=2, lora_alpha=3, target_modules=["c_proj"], task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if ".second." in name:
+                p.add_(0.1)
+    model.train()
+    before = logits(model.eval())
+    model.train()
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    assert any(flags.values())
+    export_lora(model, tmp_path, adapter_name="second")
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
+    assert model.training
+    assert model.active_adapter == "default"
+    assert torch.equal(logits(model.eval()), before)
+
+    loaded = PeftModel.from_pretrained(gpt2(), tmp_path)
+    model.set_adapter("second")
+    same(logits(loaded), logits(model))
+
+
+def test_a_model_in_training_exports_what_it_evaluates_to(tmp_path):
+    model = trained(lora_dropout=0.5).train()
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    export_lora(model, tmp_path)
+    same(logits(PeftModel.from_pretrained(gpt2(), tmp_path)), logits(model.eval()))
+    model(input_ids=IDS, labels=IDS).loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", [trained, plain_lora])
+def test_a_base_in_half_precision(tmp_path, make, dtype):
+    model = make(gpt2().to(dtype))
+    export_lora(model, tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+    layer = model.base_model.model.lm_head
+    update = tensors["base_model.model.lm_head.lora_B.weight"] @ tensors["base_model.model.lm_head.lora_A.weight"]
+    torch.testing.assert_close(update, layer.get_delta_weight("default").float())
+
+
+def test_a_model_that_is_no_transformers_model(tmp_path):
+    def base():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+    model = shake(get_peft_model(base(), QPAConfig(r=2, target_modules=["0", "2"])))
+    report = export_lora(model, tmp_path)
+    assert report.max_difference < 1e-5
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(PeftModel.from_pretrained(base(), tmp_path)(x), model(x))
+
+
+def test_transformers_models_without_logits_or_without_tokens(tmp_path):
+    text = trained(gpt2(model_class=GPT2Model), ["c_attn"], task_type=None)
+    export_lora(text, tmp_path / "text")
+    loaded = PeftModel.from_pretrained(gpt2(model_class=GPT2Model), tmp_path / "text")
+    with torch.no_grad():
+        same(loaded(IDS).last_hidden_state, text(IDS).last_hidden_state)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4
+    )
+    image = trained(ViTModel(config), "all-linear", task_type=None)
+    export_lora(image, tmp_path / "image")
+    assert files(tmp_path / "image") == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("make", [trained, plain_lora])
+def test_a_classifiers_head_travels_along(tmp_path, make):
+    def classifier():
+        return gpt2(model_class=GPT2ForSequenceClassification, num_labels=3)
+
+    model = make(classifier(), ["c_attn"], task_type="SEQ_CLS")
+    with torch.no_grad():
+        model.base_model.model.score.modules_to_save["default"].weight.add_(1)
+    export_lora(model, tmp_path)
+    loaded = PeftModel.from_pretrained(classifier(), tmp_path)
+    same(logits(loaded), logits(model))
+    assert not torch.allclose(logits(loaded), logits(classifier()))
+
+
+def test_a_merged_adapter_is_refused_until_unmerged(tmp_path):
+    model = trained()
+    model.merge_adapter()
+    with pytest.raises(ConfigError, match=r"merged into the base weights; call model.unmerge_adapter\(\)"):
+        export_lora(model, tmp_path / "out")
+    assert files(tmp_path) == []
+    model.unmerge_adapter()
+    export_lora(model, tmp_path / "out")
+
+
+def test_what_is_no_lora_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"takes the PeftModel .* given a GPT2LMHeadModel"):
+        export_lora(gpt2(), tmp_path / "out")
+    with pytest.raises(ConfigError, match="no adapter 'other'; the model has default"):
+        export_lora(trained(), tmp_path / "out", adapter_name="other")
+    ia3 = get_peft_model(gpt2(), IA3Config(target_modules=["c_attn"], feedforward_modules=[], task_type="CAUSAL_LM"))
+    with pytest.raises(ConfigError, match="'default' is of type IA3"):
+        export_lora(ia3, tmp_path / "out")
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"bias": "all"}, "bias"),
+        ({"lora_bias": True, "targets": ["c_attn"]}, "lora_bias"),
+        ({"targets": ["wte", "c_attn"]}, "an adapted Embedding"),
+        ({"targets": ["c_attn"], "trainable_token_indices": [1, 2]}, "trainable_token_indices"),
+    ],
+    ids=str,
+)
+def test_more_than_a_plain_lora_is_refused(tmp_path, options, named):
+    with pytest.raises(ConfigError, match=f"more than a plain LoRA: it uses .*{named}"):
+        export_lora(plain_lora(**options), tmp_path / "out")
+    assert files(tmp_path) == []
+
+
+def damaged(monkeypatch):
+    save_file = export.save_file
+
+    def wrong(tensors, *args, **kwargs):
+        key = sorted(tensors)[-1]
+        save_file({**tensors, key: tensors[key] + 0.1}, *args, **kwargs)
+
+    monkeypatch.setattr(export, "save_file", wrong)
+
+
+@pytest.mark.parametrize("make", [trained, plain_lora, lambda: trained(gpt2().to(torch.bfloat16))])
+def test_a_failed_comparison_leaves_nothing(tmp_path, monkeypatch, make):
+    damaged(monkeypatch)
+    with pytest.raises(RuntimeError, match=r"differs by .* nothing was written"):
+        export_lora(make(), tmp_path / "out")
+    assert files(tmp_path) == []
+
+
+def test_a_failed_comparison_leaves_the_last_export(tmp_path, monkeypatch):
+    model = trained()
+    export_lora(model, tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    shake(model, seed=5)
+    with monkeypatch.context() as patched:
+        damaged(patched)
+        with pytest.raises(RuntimeError, match="nothing was written"):
+            export_lora(model, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert files(tmp_path) == ["out"]
+    export_lora(model, tmp_path / "out")
+    same(logits(PeftModel.from_pretrained(gpt2(), tmp_path / "out")), logits(model))
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_weights_that_are_not_finite_are_not_exported(tmp_path):
+    model = trained()
+    with torch.no_grad():
+        model.base_model.bank().generator.mapping.last.bias[0] = float("nan")
+    with pytest.raises(RuntimeError, match="nothing was written"):
+        export_lora(model, tmp_path / "out")
+    assert files(tmp_path) == []
+
+
+def test_an_untrained_adapter_exports_as_the_identity(tmp_path):
+    model = get_peft_model(gpt2(), QPAConfig(r=2, target_modules=TARGETS, task_type="CAUSAL_LM")).eval()
+    assert export_lora(model, tmp_path).max_difference == 0
+    assert torch.equal(logits(PeftModel.from_pretrained(gpt2(), tmp_path)), logits(gpt2()))
