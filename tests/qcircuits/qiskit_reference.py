@@ -48,12 +48,14 @@ def bit_reversed(state):
 
 
 def random_circuit(num_qubits, num_operations, seed, names=tuple(GATES)):
-    """Any gates anywhere, with shared, affine, constant and unused angles."""
+    """Any gates anywhere, half of them with angles: affine, shared between gates, now and then constant."""
     rng = np.random.default_rng(seed)
     fitting = [name for name in names if GATES[name].num_qubits <= num_qubits]
-    num_parameters = max(1, num_operations // 3)
+    turning = [name for name in fitting if GATES[name].has_angle]
+    num_parameters = max(1, num_operations // 4)
     operations = []
-    for name in rng.choice(fitting, num_operations):
+    for position in range(num_operations):
+        name = rng.choice(fitting if position % 2 else turning)
         qubits = tuple(rng.permutation(num_qubits)[: GATES[name].num_qubits].tolist())
         index = int(rng.integers(num_parameters)) if rng.random() < 0.8 else None
         angle = Angle(index, *rng.uniform(-2, 2, 2).tolist()) if GATES[name].has_angle else None

@@ -117,8 +117,8 @@ class TestMatrix:
 
     @pytest.mark.parametrize("num_qubits", range(5, 10))  # one, two and three blocks of equal and unequal size
     def test_many_qubits(self, num_qubits):
-        assert_fused_right(random_circuit(num_qubits, 20, seed=num_qubits))
-        assert_fused_right(random_circuit(num_qubits, 20, seed=num_qubits, names=REAL))
+        assert_fused_right(random_circuit(num_qubits, 12, seed=num_qubits))
+        assert_fused_right(random_circuit(num_qubits, 12, seed=num_qubits, names=REAL))
 
     def test_steps_that_cancel_between_others(self):
         assert_fused_right(CircuitBuilder(2).ry(0).ry(1).cx(0, 1).cx(0, 1).ry(0).cz(0, 1).cz(0, 1).rx(1).build())

@@ -18,8 +18,8 @@ ENGINES = {method: StatevectorEngine(method) for method in ("adjoint", "backprop
 both = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 batches = pytest.mark.parametrize("batch", [(), (3,), (2, 3), (1, 1, 2), (0,)], ids=str)
 
-REAL_CIRCUIT = random_circuit(3, 12, seed=3, names=REAL)
-COMPLEX_CIRCUIT = random_circuit(3, 12, seed=4)
+REAL_CIRCUIT = random_circuit(3, 16, seed=7, names=REAL)
+COMPLEX_CIRCUIT = random_circuit(3, 16, seed=6)
 CIRCUITS = {
     "real": REAL_CIRCUIT,
     "complex": COMPLEX_CIRCUIT,
@@ -40,6 +40,8 @@ CIRCUITS = {
     .rx(1, angle=0.7)
     .build(),
     "cancelling": CircuitBuilder(2).ry(0).ry(1).cx(0, 1).cx(0, 1).rx(0).cz(0, 1).cz(0, 1).ry(1).build(),
+    "turned permutation": CircuitBuilder(2).ry(0).ry(1).cx(0, 1).t(1).y(0).ry(0).rx(1).build(),
+    "turned signs": CircuitBuilder(2).ry(0).ry(1).cz(0, 1).t(1).s(0).ry(0).rx(1).build(),
     "one qubit": CircuitBuilder(1).ry(0).rz(0).rx(0).build(),
 }
 every_circuit = pytest.mark.parametrize("circuit", CIRCUITS.values(), ids=CIRCUITS)
