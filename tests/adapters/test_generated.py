@@ -116,7 +116,7 @@ def test_autocast_does_not_reach_the_bank(source):
     class Product(Bank):
         def forward(self):
             eye = torch.eye(2)
-            return {"layer": Factors(A=eye @ eye * self.scale, B=eye)}
+            return {"layer": Factors(A=eye @ (eye * self.scale), B=eye)}
 
     with torch.autocast("cpu", torch.bfloat16):
         assert (torch.eye(2) @ torch.eye(2)).dtype == torch.bfloat16

@@ -567,6 +567,7 @@ def test_merging_then_unloading_saves_the_merged_head(tmp_path):
     expected = logits(model)
     model.merge_adapter()
     merged = model.unload()
+    assert merged.config.tie_word_embeddings is False
     merged.save_pretrained(tmp_path)
     torch.testing.assert_close(logits(GPT2LMHeadModel.from_pretrained(tmp_path).eval()), expected, rtol=1e-4, atol=1e-4)
 
@@ -653,6 +654,14 @@ def test_set_adapter_switches_output_and_training():
     assert all(p.grad is None for p in model.base_model.lora_bank["default"].parameters())
     assert all(p.grad is not None for p in model.base_model.lora_bank["two"].parameters())
     model.set_adapter("default", inference_mode=True)
+    assert trainable_banks(model) == set()
+
+
+def test_gradients_can_be_set_by_name():
+    model = two_adapters()
+    model.set_requires_grad("two")
+    assert trainable_banks(model) == {"default", "two"}
+    model.set_requires_grad(["default", "two"], requires_grad=False)
     assert trainable_banks(model) == set()
 
 
@@ -794,6 +803,17 @@ def test_half_precision_keeps_the_generator_in_float32(how):
     assert out.isfinite()
     assert all(g.isfinite().all() and g.abs().max() > 0 for g in gradients(model))
     torch.testing.assert_close(logits(model.eval()).float(), logits(trained_alike()), rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize("autocast_adapter_dtype", [True, False])
+def test_a_default_dtype_of_half_precision_does_not_reach_the_generator(autocast_adapter_dtype):
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        model = get_peft_model(gpt2(), config(), autocast_adapter_dtype=autocast_adapter_dtype)
+        assert {p.dtype for p in model.base_model.bank().parameters()} == {torch.float32}
+        loss(model).backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_double_precision_is_followed():
