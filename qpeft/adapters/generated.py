@@ -41,8 +41,10 @@ class WeightSource:
     def _state(self) -> tuple[object, ...]:
         """What the factors depend on. A tensor's version counts its in-place changes, less those through `.data`."""
         tensors = [*self.bank.parameters(), *self.bank.buffers()]
-        versions = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-        return torch.is_inference_mode_enabled(), *versions  # what inference mode makes, autograd cannot use
+        eager = not torch.compiler.is_compiling()  # dynamo cannot trace questions about inference mode
+        versions = [(t.data_ptr(), 0 if eager and t.is_inference() else t._version) for t in tensors]
+        # What inference mode makes, autograd cannot use.
+        return eager and torch.is_inference_mode_enabled(), *versions
 
     def renew(self) -> None:
         """Called before every forward pass of the model."""

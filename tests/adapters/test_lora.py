@@ -360,6 +360,24 @@ def test_inference_mode_does_not_spoil_later_gradients():
     assert embedded.grad.abs().max() > 0
 
 
+def test_compiled_training_gives_the_same_gradients():
+    model = trained_alike().train()
+    expected = loss(model)
+    expected.backward()
+    wanted = gradients(model)
+    compiled = torch.compile(model, backend="eager")
+    torch._dynamo.utils.counters.clear()
+    for _ in range(2):
+        model.zero_grad()
+        out = loss(compiled)
+        out.backward()
+        torch.testing.assert_close(out, expected)
+        for one, other in zip(gradients(model), wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert not any("inference" in reason for reason in torch._dynamo.utils.counters["graph_break"])
+    torch._dynamo.reset()
+
+
 # ---- saving and loading
 
 
