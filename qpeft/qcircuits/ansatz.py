@@ -55,7 +55,7 @@ def n_local(num_qubits: int, reps: int, layer: Sequence[Block], initial: Sequenc
             raise CircuitError(unknown_name("pattern", pattern, PATTERNS))
         groups = PATTERNS[pattern](num_qubits)
         if gate(name).num_qubits == 1:
-            groups = [(q,) for group in groups for q in group]
+            groups = [(q,) for q in sorted({q for group in groups for q in group})]
         elif pattern == "all":
             raise CircuitError(f"{name} acts on pairs; the pattern 'all' names single qubits. Use 'chain' or 'ring'")
         for qubits in groups:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from qpeft.errors import CircuitError
-from qpeft.qcircuits.gates import gate
+from qpeft.errors import CircuitError, unknown_name
+from qpeft.qcircuits.gates import GATES, gate
 
 FORMAT, FORMAT_VERSION = "qpeft-circuit", 1
 
@@ -269,9 +269,8 @@ class CircuitBuilder:
         return Circuit(self.num_qubits, tuple(self._operations), self._num_parameters)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        gate(name)  # an unknown name raises here, with the nearest names
+        if name not in GATES:
+            raise AttributeError(unknown_name("gate", name, GATES))
 
         def add(*qubits: int, angle: Angle | float | None = None) -> CircuitBuilder:
             return self.append(name, qubits, angle)

@@ -61,7 +61,7 @@ def _schedule(circuit: Circuit) -> list[_Draft]:
     return drafts
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # each holds 24 bytes an amplitude
 def monomial_arrays(
     num_qubits: int, operations: tuple[Operation, ...]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.complex128]]:
@@ -101,7 +101,7 @@ def _blocks(num_qubits: int) -> tuple[tuple[int, int], ...]:
     return tuple(group for group in ((larger, size + 1), (count - larger, size)) if group[0])
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors serve training too, even when first made for inference
 def compile_circuit(circuit: Circuit, dtype: torch.dtype, device: torch.device) -> Program:
     """The program of a circuit.

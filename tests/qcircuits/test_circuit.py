@@ -131,8 +131,10 @@ class TestBuilder:
         assert Circuit.from_json(built.to_json()) == built
 
     def test_unknown_gate(self):
-        with pytest.raises(CircuitError, match=r"Did you mean .*'swap'"):
+        with pytest.raises(AttributeError, match=r"Did you mean .*'swap'"):
             CircuitBuilder(2).swop(0, 1)
+        with pytest.raises(CircuitError, match=r"Did you mean .*'swap'"):
+            CircuitBuilder(2).append("swop", (0, 1))
 
     def test_no_such_private_attribute(self):
         assert not hasattr(CircuitBuilder(2), "_repr_html_")

@@ -1,0 +1,74 @@
+import subprocess
+import sys
+
+import pytest
+import tomli_w
+
+
+def qpeft(*arguments, timeout=300):
+    return subprocess.run(
+        [sys.executable, "-c", "from qpeft.cli import main; main()", *map(str, arguments)],
+        capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def test_help_teaches_without_loading_transformers():
+    program = (
+        "import sys; sys.argv = ['qpeft', 'train', '--help']\n"
+        "from qpeft.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'transformers', 'peft', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    for flag in ("--model", "--data", "--method", "--rank", "--chunk-size", "--budget", "--ansatz", "--resume"):
+        assert flag in done.stdout
+
+
+def test_train_from_toml_with_a_flag_over_it(model_folder, text_file, tmp_path):
+    settings = {"model": {"model": str(model_folder)}, "data": {"data": str(text_file), "context": 16},
+                "training": {"steps": 50, "batch_size": 2}, "run": {"output": str(tmp_path / "run")}}  # fmt: skip
+    (tmp_path / "settings.toml").write_text(tomli_w.dumps(settings), encoding="utf8")
+    done = qpeft("train", "--config", tmp_path / "settings.toml", "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    assert "bits/byte" in done.stdout
+    assert "Adapter, exported LoRA and report:" in done.stdout
+    again = qpeft("train", "--config", tmp_path / "settings.toml", "--steps", 2)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_count(model_folder):
+    done = qpeft("count", "--model", model_folder, "--rank", 2, "--chunk-size", 16)
+    assert done.returncode == 0, done.stderr
+    assert "LoRA r=2 trains 264, r=1 132" in words(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train",), "--model is required"),
+        (("train", "--model", "embedded"), "--data is required"),
+        (("train", "--model", "embedded", "--data", "embedded", "--rank", "0"), "rank is 0; it must be at least 1"),
+        (("train", "--model", "embedded", "--data", "embedded", "--learning-rate", "nan"), "learning_rate is nan"),
+        (("train", "--model", "nowhere/at/all", "--data", "embedded"), "nowhere/at/all is no model folder"),
+        (("train", "--model", "embedded", "--data", "no-such.txt", "--output", "{}"), "is no text file"),
+        (("train", "--model", "embedded", "--data", "embedded", "--rank", "four"), "Invalid value for '--rank'"),
+        (("train", "--model", "embedded", "--data", "embedded", "--ranc", "4"), "No such option: --ranc"),
+        (("train", "--config", "no-such.toml"), "there is no config file no-such.toml"),
+        (("count", "--model", "embedded", "--targets", "lmhead"), "Did you mean 'lm_head'"),
+        (
+            ("count", "--model", "embedded", "--chunk-size", "0"),
+            "chunk_size is 0; it must be a whole number of at least 1",
+        ),
+    ],
+)
+def test_errors_are_one_message_and_exit_code_2(arguments, message, tmp_path):
+    done = qpeft(*(argument.format(tmp_path / "out") for argument in arguments))
+    assert done.returncode == 2
+    assert message in words(done.stderr.replace("│", " "))
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,164 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import qpeft.adapters  # noqa: F401  (registers QPA)
+from qpeft.errors import ConfigError, RunError
+from qpeft.training import finetune
+from qpeft.training.config import AdapterOptions, TrainingOptions
+from qpeft.training.finetune import mean_token_loss, prepare, train
+from tests.tiny_models import IDS, logits
+
+
+def base(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize("method", ["qpa", "lora"])
+def test_the_folder_holds_all_that_is_promised(make_config, model_folder, method):
+    config = make_config(AdapterOptions(method=method, rank=2))
+    config = replace(config, run=replace(config.run, paper_metric=True))
+    weights = {name: tensor.clone() for name, tensor in base(model_folder).state_dict().items()}
+    result = train(config)
+    folder = result.folder
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "run.json", "config.toml", "metrics.json", "report.md", "loss.png", "adapter/README.md",
+        "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "lora/adapter_config.json",
+        "lora/adapter_model.safetensors",
+    }  # fmt: skip
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf8")) == result.metrics
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert len(result.curve) == 6
+    assert result.metrics["after"]["nats_per_token"] < result.metrics["before"]["nats_per_token"]
+    assert result.metrics["after"]["paper_perplexity"] > 1
+
+    saved = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert sum(t.numel() for t in saved.values()) == result.metrics["parameters"]["trained"]
+    state = result.model.base_model.model.state_dict()
+    for name, tensor in weights.items():  # byte-identical base weights
+        assert torch.equal(state.get(name, state.get(name.replace("lm_head.", "lm_head.base_layer."))), tensor), name
+
+    trained = logits(result.model.eval())
+    for part in ("adapter", "lora"):
+        loaded = PeftModel.from_pretrained(base(model_folder), folder / part).eval()
+        assert torch.allclose(logits(loaded), trained, atol=1e-5)
+    report = (folder / "report.md").read_text(encoding="utf8")
+    assert f"| trained | {result.metrics['parameters']['trained']:,} |" in report
+
+
+def test_the_same_seed_gives_the_same_run(make_config, tmp_path):
+    first, second = (train(make_config(output=str(tmp_path / name))) for name in "ab")
+    assert first.curve == second.curve
+    assert first.metrics["after"] == second.metrics["after"]
+    other = train(make_config(training=TrainingOptions(steps=6, batch_size=2, seed=1), output=str(tmp_path / "c")))
+    assert other.curve != first.curve
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(make_config, tmp_path, monkeypatch):
+    whole = train(make_config(output=str(tmp_path / "whole")))
+    config = make_config(output=str(tmp_path / "halves"))
+    steps = []
+
+    def failing(outputs, targets, num_items_in_batch=None):
+        steps.append(1)
+        if len(steps) == 5:
+            raise Interrupted
+        return mean_token_loss(outputs, targets, num_items_in_batch)
+
+    monkeypatch.setattr(finetune, "mean_token_loss", failing)
+    with pytest.raises(Interrupted):
+        train(config)
+    monkeypatch.undo()
+    with pytest.raises(RunError, match="--resume"):
+        train(config)
+    resumed = train(replace(config, run=replace(config.run, resume=True)))
+    assert [step for step, _ in resumed.curve] == [1, 2, 3, 4, 5, 6]
+    for (_, a), (_, b) in zip(resumed.curve, whole.curve, strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    assert resumed.metrics["after"]["nats_per_token"] == pytest.approx(
+        whole.metrics["after"]["nats_per_token"], abs=1e-5
+    )
+    again = train(replace(config, run=replace(config.run, resume=True)))
+    assert again.model is None and again.metrics == resumed.metrics
+
+
+def test_accumulation_and_checkpointing_change_nothing_but_memory(make_config, tmp_path):
+    plain = TrainingOptions(steps=3, batch_size=4, warmup_steps=1)
+    pieces = TrainingOptions(steps=3, batch_size=2, accumulation=2, warmup_steps=1, checkpointing=True)
+    a = train(make_config(training=plain, output=str(tmp_path / "a")))
+    b = train(make_config(training=pieces, output=str(tmp_path / "b")))
+    for (_, x), (_, y) in zip(a.curve, b.curve, strict=True):
+        assert x == pytest.approx(y, abs=2e-4)
+
+
+def test_the_exported_lora_needs_no_qpeft(make_config, model_folder):
+    result = train(make_config())
+    expected = logits(result.model.eval())
+    torch.save(expected, result.folder / "logits.pt")
+    program = f"""
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({str(model_folder)!r}), "lora").eval()
+with torch.no_grad():
+    found = model(input_ids=torch.tensor({IDS.tolist()})).logits
+assert not any(name.startswith("qpeft") for name in sys.modules)
+print(float((found - torch.load("logits.pt", weights_only=True)).abs().max()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=result.folder, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1e-5
+
+
+def test_counts_and_generator_facts(make_config):
+    result = train(make_config(AdapterOptions(rank=2, targets=["lm_head"], chunk_size=16)))
+    counts, generator = result.metrics["parameters"], result.metrics["generator"]
+    assert counts["lora_rank_1"] == 100 + 32
+    assert counts["lora_same_rank"] == 2 * 132
+    assert counts["frozen_from_seed"] == 2 * 32
+    assert generator["chunks"] == -(-264 // 16) == 17 and generator["qubits"] == 5
+    assert counts["trained"] == 8 * 5 + (6 + 1) * 16 + (16 + 1) * 16
+
+
+def test_every_control_trains(make_config, tmp_path):
+    for source in ("frozen", "free", "mlp", "none"):
+        adapter = AdapterOptions(source=source, chunk_size=8)
+        result = train(make_config(adapter, training=TrainingOptions(steps=2), output=str(tmp_path / source)))
+        assert result.metrics["generator"]["source"] == source
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"adapter": AdapterOptions(targets=["lm_heat"])}, "unknown target layer 'lm_heat'. Did you mean 'lm_head'"),
+        ({"adapter": AdapterOptions(method="lora", targets=["c_atn"])}, "Did you mean 'c_attn'"),
+        ({"adapter": AdapterOptions(method="lore")}, "unknown method 'lore'. Did you mean 'lora'"),
+        ({"adapter": AdapterOptions(ansatz="ry_cnott")}, "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
+        ({"adapter": AdapterOptions(chunk_size=10**6)}, "chunk size 1000000 is not in 1 to"),
+        ({"adapter": AdapterOptions(budget=3)}, "a budget of 3 parameters is too small"),
+        ({"adapter": AdapterOptions(budget=300, chunk_size=4)}, "chunk_size or budget, not both"),
+        ({"adapter": AdapterOptions(engine="exakt")}, "unknown engine 'exakt'. Did you mean 'exact'"),
+    ],
+)
+def test_bad_settings_are_named_before_training(make_config, change, message):
+    with pytest.raises(ConfigError, match=message):
+        train(make_config(**change))
+
+
+def test_a_context_beyond_the_model_is_refused(make_config):
+    config = make_config()
+    with pytest.raises(ConfigError, match="context 64 is more than the model's 32 positions"):
+        prepare(replace(config, data=replace(config.data, context=64)))

@@ -1,0 +1,36 @@
+from qpeft.training.report import markdown_report, warnings_for
+
+
+def metrics(**changes):
+    side = {"bits_per_byte": 2.0, "perplexity": 9.0, "nats_per_token": 2.2, "tokens": 100, "bytes_per_token": 3.0,
+            "unknown_share": 0.0}  # fmt: skip
+    counts = {"trained": 50, "frozen_from_seed": 8, "lora_same_rank": 400, "lora_rank_1": 100, "model": 10_000}
+    found = {
+        "method": "qpa", "before": dict(side), "after": {**side, "nats_per_token": 2.0}, "parameters": counts,
+        "seconds_per_step": 0.1, "steps": 5, "learning_rate": 0.03, "generator": None,
+        "export": {"lora_parameters": 400, "max_logit_difference": 1e-7},
+    }  # fmt: skip
+    for path, value in changes.items():
+        section, name = path.split("__")
+        found[section][name] = value
+    return found
+
+
+def test_nothing_to_mind_when_all_is_well():
+    assert warnings_for(metrics()) == []
+
+
+def test_a_smaller_lora_unknown_tokens_and_a_worse_model_are_named():
+    (smaller,) = warnings_for(metrics(parameters__trained=101))
+    assert "LoRA of rank 1 would be smaller: it trains 100 numbers, this adapter 101" in smaller
+    (unknown,) = warnings_for(metrics(after__unknown_share=0.021))
+    assert unknown.startswith("2.1% of the test tokens are unknown")
+    (worse,) = warnings_for(metrics(after__nats_per_token=2.3))
+    assert "worse than before" in worse
+
+
+def test_the_papers_metric_appears_only_under_its_own_name(make_config):
+    config = make_config()
+    assert "padded" not in markdown_report(config, metrics()).replace("padding masked", "")
+    with_paper = markdown_report(config, metrics(before__paper_perplexity=1.61, after__paper_perplexity=1.58))
+    assert "the paper's padded perplexity (not a perplexity of the text) | 1.6100 | 1.5800" in with_paper
