@@ -55,7 +55,7 @@ def test_count(model_folder):
         (("train", "--model", "embedded"), "--data is required"),
         (("train", "--model", "embedded", "--data", "embedded", "--rank", "0"), "rank is 0; it must be at least 1"),
         (("train", "--model", "embedded", "--data", "embedded", "--learning-rate", "nan"), "learning_rate is nan"),
-        (("train", "--model", "nowhere/at/all", "--data", "embedded"), "nowhere/at/all is no model folder"),
+        (("train", "--model", "nowhere/at/all", "--data", "embedded"), "is no model folder"),
         (("train", "--model", "embedded", "--data", "no-such.txt", "--output", "{}"), "is no text file"),
         (("train", "--model", "embedded", "--data", "embedded", "--rank", "four"), "Invalid value for '--rank'"),
         (("train", "--model", "embedded", "--data", "embedded", "--ranc", "4"), "No such option: --ranc"),
@@ -63,7 +63,7 @@ def test_count(model_folder):
         (("count", "--model", "embedded", "--targets", "lmhead"), "Did you mean 'lm_head'"),
         (
             ("count", "--model", "embedded", "--chunk-size", "0"),
-            "chunk_size is 0; it must be a whole number of at least 1",
+            "chunk_size is 0; it must be",
         ),
     ],
 )

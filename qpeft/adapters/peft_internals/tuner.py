@@ -1,9 +1,7 @@
-"""The only file that touches peft's private surface. Written for peft 0.21; `tests/contracts` checks each assumption.
+"""A LoRA tuner whose factors are generated.
 
-peft keeps its methods in three dicts keyed by a string enum, so a method is registered from outside by writing into
-them under a string enum of our own. A tuner with generated weights is a `LoraModel` whose layers hold
-`GeneratedLinear` where peft put trainable `nn.Linear`s: peft's forward, merge and conversion paths only read
-`.weight` or call the module.
+It is peft's `LoraModel`, whose layers hold `GeneratedLinear` where peft put trainable `nn.Linear`s: peft's forward,
+merge and conversion paths only read `.weight` or call the module.
 """
 
 from __future__ import annotations
@@ -11,127 +9,19 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from enum import Enum
 from typing import Any
 
-import peft.mapping
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer, LoraModel
-from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers.pytorch_utils import Conv1D
 
 from qpeft.adapters.generated import GeneratedLinear, WeightSource
-from qpeft.errors import ConfigError, unknown_name
-
-Shape = tuple[int, int]  # (out_features, in_features)
-
-
-class QpeftType(str, Enum):  # noqa: UP042  (peft compares by string value, as its own `class PeftType(str, Enum)` does)
-    """Our method names, as peft's config files spell them."""
-
-    QPA = "QPA"
-
-
-def register(peft_type: QpeftType, config: type[LoraConfig], model: type[LoraModel]) -> None:
-    """Makes peft know a method: `get_peft_model`, `PeftModel.from_pretrained` and `save_pretrained` then work."""
-    peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] = config
-    peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING[peft_type] = model
-    peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[peft_type] = model.prefix
-
-
-def _linear_shape(module: Any) -> Shape | None:
-    """(out_features, in_features) of a Linear or Conv1D, wrapped or not; None for anything else."""
-    base: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-    if isinstance(base, nn.Linear):
-        return base.out_features, base.in_features
-    if isinstance(base, Conv1D):
-        fan_in, fan_out = base.weight.shape
-        return int(fan_out), int(fan_in)
-    return None
-
-
-def _outer_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Every module by name, less what lies inside a layer that a tuner has wrapped."""
-    found: dict[str, nn.Module] = {}
-    wrapped: tuple[str, ...] = ()
-    for name, module in model.named_modules():
-        if name.startswith(wrapped):
-            continue
-        found[name] = module
-        if isinstance(module, BaseTunerLayer):
-            wrapped += (f"{name}.",)
-    return found
-
-
-def linear_layers(model: nn.Module) -> dict[str, Shape]:
-    """Every Linear and Conv1D of a model, by name, those wrapped by a tuner included once."""
-    shapes = {name: _linear_shape(module) for name, module in _outer_modules(model).items()}
-    return {name: shape for name, shape in shapes.items() if shape is not None}
-
-
-def _embeddings(model: Any, getter: str) -> nn.Module | None:
-    """What a transformers model's `get_input_embeddings` or `get_output_embeddings` gives; None for other models."""
-    try:
-        module: nn.Module | None = getattr(model, getter)()
-    except (AttributeError, NotImplementedError):
-        return None
-    return module
-
-
-def head_name(model: nn.Module) -> str:
-    """Name of the output layer (`lm_head` in most models).
-
-    Raises:
-        ConfigError: The model has none, or it is no Linear.
-    """
-    head = _embeddings(model, "get_output_embeddings")
-    for name, module in model.named_modules():
-        if module is head and _linear_shape(module) is not None:
-            return str(name)
-    raise ConfigError(
-        f"{type(model).__name__} has no output head that is a Linear layer; name the layers to adapt "
-        "(target_modules, or --targets on the command line)"
-    )
-
-
-def resolve_targets(model: nn.Module, config: LoraConfig) -> dict[str, Shape]:
-    """The layers a config targets, in the model's order; `target_modules=None` means the output head.
-
-    Raises:
-        ConfigError: A named target matches no Linear or Conv1D layer (the message lists the nearest), or none is left.
-    """
-    if config.target_modules is None:
-        config.target_modules = {head_name(model)}
-    config = _maybe_include_all_linear_layers(config, model)
-    layers = linear_layers(model)
-    modules = _outer_modules(model).keys()
-    matched = {name for name in modules if LoraModel._check_target_module_exists(config, name)}
-    short = sorted({name.rsplit(".", 1)[-1] for name in layers})
-    if isinstance(config.target_modules, str):
-        if not matched & layers.keys():
-            raise ConfigError(unknown_name("target layer", config.target_modules, short))
-    else:
-        for target in sorted(config.target_modules):
-            if not any(name == target or name.endswith(f".{target}") for name in modules):
-                raise ConfigError(unknown_name("target layer", target, short))
-    unsuited = sorted(matched - layers.keys())
-    if unsuited:
-        kinds = {type(model.get_submodule(name)).__name__ for name in unsuited}
-        raise ConfigError(
-            f"target {unsuited[0]!r} is a {' / '.join(sorted(kinds))}; only Linear and Conv1D layers can be adapted. "
-            f"Available: {', '.join(short)}"
-        )
-    if not matched:
-        raise ConfigError(
-            "no layer is left to adapt: check target_modules, exclude_modules and layers_to_transform. "
-            f"Available: {', '.join(short)}"
-        )
-    return {name: shape for name, shape in layers.items() if name in matched}
+from qpeft.adapters.peft_internals.targets import Shape, embeddings_of, resolve_targets
+from qpeft.errors import ConfigError
 
 
 def _check_adapter_name(adapter_name: str, bank: nn.Module) -> None:
@@ -160,7 +50,7 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
     # ---- building
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        """Peft's injection, after which the factors come from the bank."""
+        """PEFT's injection, after which the factors come from the bank."""
         if "lora_bank" not in self._modules:
             self.lora_bank = nn.ModuleDict()
             self._sources: dict[str, WeightSource] = {}
@@ -193,14 +83,14 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
         self._sync_requires_grad()
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        """Peft calls this on every module that has it after it has loaded an adapter's weights."""
+        """PEFT calls this on every module that has it after it has loaded an adapter's weights."""
         bank = self.lora_bank[adapter_name]
         device = device or next(iter(self.model.parameters())).device
         if not any(p.is_meta for p in bank.parameters()):  # else the weights are yet to come (low_cpu_mem_usage)
             bank.to("cpu" if device.type == "meta" else device)
 
     def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
-        """Peft warns here that merging corrupts a tied head; ours unties it first (see `_untie`)."""
+        """PEFT warns here that merging corrupts a tied head; ours unties it first (see `_untie`)."""
 
     def _get_tied_target_modules(self, model: nn.Module) -> list[str]:
         """For the same reason there is nothing to warn of when merging."""
@@ -270,7 +160,7 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
 
     def _untie(self, adapter_names: Sequence[str]) -> None:
         """Gives a targeted head that shares its weight with the input embedding a copy of its own."""
-        embeddings = _embeddings(self.model, "get_input_embeddings")
+        embeddings = embeddings_of(self.model, "get_input_embeddings")
         for name, layer in self.model.named_modules():
             if embeddings is None or not isinstance(layer, LoraLayer) or not set(adapter_names) & layer.lora_A.keys():
                 continue
