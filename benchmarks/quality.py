@@ -93,7 +93,8 @@ def compression(
 ) -> None:
     """A GPT-2-vocabulary head: 120 steps of 4 x 256 tokens, alpha / rank = 2, linear decay, clipping at 1."""
     data = DataOptions(
-        data=train_text, test_data=test_text, max_train_chars=1_500_000, max_train_chunks=1300, max_test_chars=63_300,
+        data=train_text, test_data=test_text, clean="stories", max_train_chars=1_500_000,
+        max_train_chunks=1300, max_test_chars=62_900,
     )  # fmt: skip
     base = TrainConfig(
         model=ModelOptions(model=model), data=data, training=TrainingOptions(steps=120, seed=seed),

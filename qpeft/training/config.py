@@ -9,7 +9,7 @@ from typing import Any
 from qpeft.errors import ConfigError
 from qpeft.options import option
 
-CLEANINGS = ("none", "wikitext")
+CLEANINGS = ("none", "wikitext", "stories")
 
 
 def _at_least(least: int, section: object, *names: str) -> None:
@@ -39,7 +39,7 @@ class DataOptions:
     data_config: str | None = option(None, "configuration of a hub dataset, e.g. wikitext-2-raw-v1")
     text_column: str = option("text", "column of a dataset that holds the text")
     test_data: str | None = option(None, "text file to evaluate on, if not part of --data")
-    clean: str = option("none", "wikitext: undo the spacing of WikiText's tokenisation and drop <unk>")
+    clean: str = option("none", "wikitext: undo its spacing and drop <unk>; stories: drop <|endoftext|> lines")
     by_line: bool = option(False, "tokenise non-empty lines one by one, without their line ends")
     context: int = option(256, "tokens in a training example")
     max_train_chars: int | None = option(None, "use only so many characters of the training text")

@@ -53,7 +53,7 @@ def load_corpus(options: DataOptions) -> Corpus:
         train, test = _from_datasets(options)
     if options.test_data:
         test = read_text(Path(options.test_data))
-    clean = detokenise_wikitext if options.clean == "wikitext" else str
+    clean = CLEANINGS[options.clean]
     corpus = Corpus(clean(train[: options.max_train_chars]), clean(test[: options.max_test_chars]))
     for name, text in (("training", corpus.train), ("test", corpus.test)):
         if not text.strip():
@@ -144,6 +144,14 @@ def detokenise_wikitext(text: str) -> str:
     text = re.sub(r" ([.,;:!?)%])", r"\1", text)
     text = re.sub(r" '(s|t|re|ve|ll|d|m)\b", r"'\1", text)
     return re.sub(r"\n\s*\n", "\n", text)
+
+
+def join_stories(text: str) -> str:
+    """Drops the ``<|endoftext|>`` lines between the stories of TinyStories' files, and blank lines."""
+    return re.sub(r"\n\s*\n", "\n", text.replace("<|endoftext|>", "\n"))
+
+
+CLEANINGS: dict[str, Callable[[str], str]] = {"none": str, "wikitext": detokenise_wikitext, "stories": join_stories}
 
 
 class TokenChunks(Dataset[dict[str, Tensor]]):

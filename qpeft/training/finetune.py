@@ -139,11 +139,13 @@ def train(config: TrainConfig, console: Console | None = None, prepared: Prepare
         console.print(f"The run in {folder.path} is finished; nothing is left to do.")
         return Result(folder.path, folder.manifest["metrics"], folder.manifest["curve"], None)
     prepared = prepared or prepare(config)
+    model = add_adapter(prepared.model, config)
+    folder.begin()
     before = folder.manifest.get("before")
     if before is None:
-        before = _measure(prepared.model, prepared, config)
+        with model.disable_adapter():
+            before = _measure(model, prepared, config)
         folder.save(before=before)
-    model = add_adapter(prepared.model, config)
     timer = StepTimer()
     progress = ProgressBar(f"{config.adapter.method} on {config.model.model}", console)
     trainer = _trainer(model, prepared.train, config, folder, [timer, progress])

@@ -19,7 +19,7 @@ PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", 
 
 
 class RunFolder:
-    """A run's folder; `run.json` says what it holds.
+    """A run's folder; `run.json` says what it holds. Nothing is written or removed before `begin()`.
 
     Args:
         path: The folder.
@@ -36,11 +36,9 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise RunError(f"the output {path} is a file; give a folder")
         found = self._read()
-        if found is not None and config.run.overwrite:
-            shutil.rmtree(path)
-            found = None
-        if found is None:
-            if path.exists() and any(path.iterdir()):
+        self._replaces = found is not None and config.run.overwrite
+        if found is None or self._replaces:
+            if found is None and path.exists() and any(path.iterdir()):
                 raise RunError(f"the output folder {path} is not empty and holds no qpeft run; give another --output")
             if config.run.resume:
                 raise RunError(f"there is no run to resume in {path}; leave out --resume")
@@ -53,6 +51,11 @@ class RunFolder:
         elif found["settings"] != settings:
             raise RunError(f"the run in {path} was started with other settings: {_differences(found, settings)}")
         self.manifest: dict[str, Any] = found
+
+    def begin(self) -> None:
+        """Removes a run that is to be replaced and writes the manifest: from here on the folder holds this run."""
+        if self._replaces:
+            shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self.save()
 

@@ -30,7 +30,7 @@ def test_model_and_data_are_all_that_is_needed():
         (AdapterOptions, {"chunk_size": 0}, "chunk_size is 0; it must be at least 1"),
         (AdapterOptions, {"dropout": 1.0}, "dropout is 1.0"),
         (DataOptions, {"data": "x", "context": 1}, "context is 1; it must be at least 2"),
-        (DataOptions, {"data": "x", "clean": "soap"}, "clean 'soap' is not one of none, wikitext"),
+        (DataOptions, {"data": "x", "clean": "soap"}, "clean 'soap' is not one of none, wikitext, stories"),
         (RunOptions, {"resume": True, "overwrite": True}, "not both"),
     ],
 )

@@ -6,9 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpeft.errors import ConfigError
-from qpeft.training import embedded
+from qpeft.training import config, embedded
 from qpeft.training.config import DataOptions
-from qpeft.training.data import IGNORED, TokenChunks, detokenise_wikitext, load_corpus, read_text, tokenise
+from qpeft.training.data import (
+    CLEANINGS,
+    IGNORED,
+    TokenChunks,
+    detokenise_wikitext,
+    join_stories,
+    load_corpus,
+    read_text,
+    tokenise,
+)
 from qpeft.training.models import load_tokenizer
 
 
@@ -102,6 +111,14 @@ class TestCorpus:
         (tmp_path / "test.txt").write_text("a", encoding="utf8")
         with pytest.raises(ConfigError, match=r"training text of .* is empty"):
             load(tmp_path, clean="wikitext")
+
+
+def test_join_stories():
+    assert join_stories("One.\n\nTwo.\n<|endoftext|>\n\nThree.") == "One.\nTwo.\nThree."
+
+
+def test_every_cleaning_that_the_settings_allow_exists():
+    assert tuple(CLEANINGS) == config.CLEANINGS
 
 
 def test_detokenise_wikitext():

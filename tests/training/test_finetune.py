@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,8 +155,10 @@ def test_every_control_trains(make_config, tmp_path):
     ],
 )
 def test_bad_settings_are_named_before_training(make_config, change, message):
+    config = make_config(**change)
     with pytest.raises(ConfigError, match=message):
-        train(make_config(**change))
+        train(config)
+    assert not Path(config.run.output).exists()  # so that the corrected command runs as it stands
 
 
 def test_a_context_beyond_the_model_is_refused(make_config):

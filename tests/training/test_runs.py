@@ -12,7 +12,9 @@ from qpeft.training.runs import MANIFEST, RunFolder
 
 def start(config, **run):
     config = replace(config, run=replace(config.run, **run))
-    return RunFolder(Path(config.run.output), config)
+    folder = RunFolder(Path(config.run.output), config)
+    folder.begin()
+    return folder
 
 
 def test_a_new_folder_holds_the_settings_and_versions(make_config):
@@ -23,6 +25,15 @@ def test_a_new_folder_holds_the_settings_and_versions(make_config):
     assert manifest["versions"].keys() >= {"python", "torch", "transformers", "peft", "numpy", "qpeft"}
     assert manifest["settings"]["training"]["seed"] == 0
     assert build(TrainConfig, read_toml(folder.path / "config.toml"), {}) == config
+
+
+def test_nothing_changes_before_the_run_begins(make_config, tmp_path):
+    config = make_config()
+    RunFolder(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+    start(config).save(mark="first")
+    RunFolder(tmp_path / "run", replace(config, run=replace(config.run, overwrite=True)))
+    assert start(config, resume=True).manifest["mark"] == "first"
 
 
 def test_another_run_is_refused_unless_resumed_or_overwritten(make_config):
