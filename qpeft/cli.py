@@ -71,7 +71,7 @@ def train(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="folder for the results")] = Path("runs/demo"),
-    steps: Annotated[int, typer.Option(help="optimiser steps of each run")] = 300,
+    steps: Annotated[int, typer.Option(help="optimiser steps of each run")] = 200,
 ) -> None:
     """Adapt the embedded model to the Python language reference, with QPA and with LoRA (about two minutes)."""
     from qpeft.training.demo import demo as run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,17 @@ from qpeft.training.finetune import Result, prepare, train
 from qpeft.training.plots import loss_plot
 
 PROMPT = 'The "with" statement is used to'
-METHODS = ("qpa", "lora")
+# The learning rates are those a validation search picked for each on another small model's head.
+RUNS = {
+    "QPA": (AdapterOptions(method="qpa"), 0.03),
+    "LoRA r=1": (AdapterOptions(method="lora", rank=1), 0.3),
+    "LoRA r=4": (AdapterOptions(method="lora"), 0.03),
+}
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The runs of the demo by method, and a line generated before and after QPA."""
+    """The runs of the demo by name, and a line generated before and after QPA."""
 
     results: dict[str, Result]
     line_before: str
@@ -29,41 +34,40 @@ class Demo:
     plot: Path
 
 
-def demo(output: Path, steps: int = 300, overwrite: bool = False, console: Console | None = None) -> Demo:
+def demo(output: Path, steps: int = 200, overwrite: bool = False, console: Console | None = None) -> Demo:
     """Adapts the embedded model's output head to the Python language reference, with QPA and with LoRA.
 
     Args:
-        output: Folder for both runs.
+        output: Folder for the runs.
         steps: Optimiser steps of each.
         overwrite: Replace an earlier demo there.
         console: Where progress shows.
     """
-    base = TrainConfig(
-        model=ModelOptions(model=embedded.NAME), data=DataOptions(data=embedded.NAME),
-        training=TrainingOptions(steps=steps), run=RunOptions(overwrite=overwrite),
-    )  # fmt: skip
-    results, lines = {}, ["", ""]
-    for method in METHODS:
-        run = replace(base.run, output=str(output / method))
-        config = replace(base, adapter=AdapterOptions(method=method), run=run)
+    results, lines = {}, []
+    for name, (adapter, learning_rate) in RUNS.items():
+        folder = output / name.lower().replace(" ", "-").replace("=", "")
+        config = TrainConfig(
+            model=ModelOptions(model=embedded.NAME), data=DataOptions(data=embedded.NAME), adapter=adapter,
+            training=TrainingOptions(steps=steps, learning_rate=learning_rate),
+            run=RunOptions(output=str(folder), overwrite=overwrite and folder.exists()),
+        )  # fmt: skip
         prepared = prepare(config)
-        if method == "qpa":
-            lines[0] = complete(prepared.model, prepared.tokenizer, PROMPT)
-        results[method] = train(config, console, prepared)
-        if method == "qpa":
-            lines[1] = complete(results[method].model, prepared.tokenizer, PROMPT)
+        result = results[name] = train(config, console, prepared)
+        if name == "QPA" and result.model is not None:
+            with result.model.disable_adapter():
+                lines.append(complete(result.model, prepared.tokenizer, PROMPT))
+            lines.append(complete(result.model, prepared.tokenizer, PROMPT))
     plot = output / "loss.png"
     loss_plot(
         plot, {name: result.curve for name, result in results.items()},
-        results["qpa"].metrics["before"]["nats_per_token"],
+        results["QPA"].metrics["before"]["nats_per_token"],
         {name: result.metrics["after"]["nats_per_token"] for name, result in results.items()},
     )  # fmt: skip
     return Demo(results, lines[0], lines[1], plot)
 
 
-def complete(model: nn.Module | None, tokenizer: Any, prompt: str, tokens: int = 40) -> str:
+def complete(model: nn.Module, tokenizer: Any, prompt: str, tokens: int = 40) -> str:
     """A prompt with its greedy continuation on one line."""
-    assert model is not None
     model.eval()
     inputs = tokenizer(prompt, return_tensors="pt").to(next(model.parameters()).device)
     with torch.no_grad():
