@@ -16,6 +16,7 @@ from qpeft.generators.mapping import MappingNetwork
 from qpeft.generators.sources import basis_labels, build_source
 from qpeft.generators.spec import QPASpec
 from qpeft.qcircuits import Engine, StatevectorEngine
+from qpeft.qcircuits.memory import require_bytes, require_memory
 
 
 class QPAGenerator(nn.Module):
@@ -39,6 +40,7 @@ class QPAGenerator(nn.Module):
 
     def __init__(self, spec: QPASpec, engine: Engine | None = None) -> None:
         super().__init__()
+        _require_memory(spec)
         self.spec = spec
         self.source = build_source(spec, engine or StatevectorEngine())
         self.mapping = MappingNetwork(spec.mapping_widths, spec.activation)
@@ -58,3 +60,16 @@ class QPAGenerator(nn.Module):
         """The generated vector, (target_size,)."""
         vector = self.chunks().reshape(-1)[: self.spec.target_size]
         return vector - vector.mean()
+
+
+def _require_memory(spec: QPASpec) -> None:
+    """Refuses sizes that cannot fit before anything is built; an engine that needs more than a state checks itself."""
+    cpu = torch.device("cpu")
+    if spec.uses_circuit:
+        require_memory(spec.num_qubits, 1, torch.float32 if spec.circuit.is_real else torch.complex64, cpu)
+    labels = 2 * 8 * spec.num_qubits  # int64, while they are made
+    activations = 3 * 4 * sum(spec.mapping_widths)  # float32: value, gradient, one temporary
+    require_bytes(
+        spec.num_chunks * (labels + activations), cpu,
+        f"{spec.num_chunks:,} chunks of {spec.chunk_size:,} weights", "Use a larger chunk size or fewer targets",
+    )  # fmt: skip

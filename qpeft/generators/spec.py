@@ -102,6 +102,11 @@ class QPASpec:
         return circuit
 
     @property
+    def uses_circuit(self) -> bool:
+        """Whether the source runs the circuit, to train it or for its start."""
+        return self.source in ("circuit", "frozen", "free")
+
+    @property
     def label_mlp_width(self) -> int:
         """Hidden width of the control "mlp" that brings it closest to as many parameters as the circuit has angles."""
         return max(1, round((self.circuit.num_parameters - 1) / (self.num_qubits + 2)))

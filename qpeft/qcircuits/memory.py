@@ -26,13 +26,19 @@ def available_bytes(device: torch.device) -> int:
 
 def require_memory(num_qubits: int, states: int, dtype: torch.dtype, device: torch.device) -> None:
     """Raises `EngineError` if a simulation needs more memory than is free, saying how much it needs."""
-    needed = state_bytes(num_qubits, states, dtype)
+    what = f"{num_qubits} qubits ({states} state(s) of 2**{num_qubits} numbers, {STATES_HELD} copies)"
+    require_bytes(
+        state_bytes(num_qubits, states, dtype), device, what,
+        "Use fewer qubits (for QPA: a larger chunk size) or a smaller batch",
+    )  # fmt: skip
+
+
+def require_bytes(needed: int, device: torch.device, what: str, advice: str) -> None:
+    """Raises `EngineError` if `needed` bytes are not free: what needs how much, what is free, what to do."""
     if needed < WORTH_CHECKING:
         return
     free = available_bytes(device)
     if needed > free:
         raise EngineError(
-            f"{num_qubits} qubits need about {needed / 2**30:,.1f} GiB ({states} state(s) of 2**{num_qubits} numbers, "
-            f"{STATES_HELD} copies); {free / 2**30:,.1f} GiB are free on {device}. Use fewer qubits (for QPA: a larger "
-            "chunk size) or a smaller batch"
+            f"{what} need about {needed / 2**30:,.1f} GiB; {free / 2**30:,.1f} GiB are free on {device}. {advice}"
         )

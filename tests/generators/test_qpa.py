@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from qpeft.errors import ConfigError
+from qpeft.errors import ConfigError, EngineError
 from qpeft.generators import SOURCES, QPAGenerator, QPASpec
 from qpeft.qcircuits import CircuitBuilder, StatevectorEngine
 
@@ -165,3 +165,12 @@ def test_a_function_that_gives_another_number_of_qubits_is_refused():
 def test_the_same_seed_gives_the_same_generator():
     assert torch.equal(generator(seed=5, **START)(), generator(seed=5, **START)())
     assert not torch.equal(generator(seed=5, **START)(), generator(seed=6, **START)())
+
+
+def test_what_cannot_fit_is_refused_before_it_is_built():
+    with pytest.raises(
+        EngineError, match=r"40 qubits .* need about 24,576\.0 GiB; .* GiB are free .* larger chunk size"
+    ):
+        QPAGenerator(QPASpec(target_size=2**40, chunk_size=1))
+    with pytest.raises(EngineError, match=r"1,099,511,627,776 chunks of 1 weights need about .* GiB"):
+        QPAGenerator(QPASpec(target_size=2**40, chunk_size=1, source="none"))

@@ -26,12 +26,12 @@ def free(monkeypatch):
 )
 def test_40_qubits_say_how_much_they_need(call, gibibytes):
     circuit = ansatz("ry_cnot", 40, 1)
-    with pytest.raises(EngineError, match=rf"40 qubits need about {gibibytes} GiB .* GiB are free on cpu"):
+    with pytest.raises(EngineError, match=rf"40 qubits .* need about {gibibytes} GiB; .* GiB are free on cpu"):
         call(circuit, torch.zeros(40))
 
 
 def test_complex_numbers_count_twice():
-    with pytest.raises(EngineError, match=r"40 qubits need about 49,152\.0 GiB"):
+    with pytest.raises(EngineError, match=r"40 qubits .* need about 49,152\.0 GiB"):
         ENGINE.state(CircuitBuilder(40).rx(0).build(), torch.zeros(1))
 
 
@@ -44,7 +44,7 @@ def test_nothing_is_allocated_before(free, monkeypatch):
     for name in ("zeros", "eye", "empty", "from_numpy"):
         monkeypatch.setattr(torch, name, refuse)
     for call in (ENGINE.state, lambda c, a: ENGINE.columns(c, a, 4)):
-        with pytest.raises(EngineError, match="24 qubits need about"):
+        with pytest.raises(EngineError, match=r"24 qubits .* need about"):
             call(circuit, angles)
 
 
