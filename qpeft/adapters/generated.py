@@ -23,53 +23,88 @@ class Factors(NamedTuple):
 
 
 class WeightSource:
-    """Runs a bank when its weights are needed, and keeps the result while the bank's parameters are unchanged.
+    """Runs a bank when its weights are needed, and keeps the result while the bank's numbers are unchanged.
 
-    Training renews at every forward pass, since a graph can be walked back only once. Decoding under `no_grad` runs the
-    circuit once, however many tokens follow.
+    Every forward pass with gradients generates anew, since a graph can be walked back only once. Without gradients the
+    kept factors serve until the bank's numbers change, so that decoding runs the circuit once, however many tokens
+    follow. Whether they changed is decided by comparing the numbers themselves: fused optimisers and `.data` change
+    them without a trace.
     """
 
     def __init__(self, bank: nn.Module) -> None:
         self.bank = bank
         self._factors: Mapping[str, Factors] | None = None
-        self._made_from: tuple[object, ...] | None = None
+        self._made_from: Tensor | None = None
         self._has_graph = False
+        self._in_inference_mode = False
+        self._in_forward = False
+
+    def begin_forward(self) -> None:
+        """Called before a forward pass of the model: from here to `end_forward` the factors stay the same."""
+        wants_graph = self._wants_graph()
+        if wants_graph or not self._is_current():
+            self._keep(wants_graph)
+        self._in_forward = True
+
+    def end_forward(self) -> None:
+        """Called after a forward pass, whether it succeeded or not."""
+        self._in_forward = False
+
+    def __getitem__(self, layer: str) -> Factors:
+        if not self._in_forward:
+            wants_graph = self._wants_graph()
+            if wants_graph and not _in_backward():
+                return self._generate()[layer]  # the graph of the last forward pass may be spent
+            # In a backward pass a checkpointed block is computed again: with the factors it was computed with.
+            if not (self._is_current() and self._has_graph == wants_graph):
+                self._keep(wants_graph)
+        assert self._factors is not None
+        return self._factors[layer]
 
     def _wants_graph(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.bank.parameters())
 
-    def _state(self) -> tuple[object, ...]:
-        """What the factors depend on. A tensor's version counts its in-place changes, less those through `.data`."""
-        tensors = [*self.bank.parameters(), *self.bank.buffers()]
-        eager = not torch.compiler.is_compiling()  # dynamo cannot trace questions about inference mode
-        versions = [(t.data_ptr(), 0 if eager and t.is_inference() else t._version) for t in tensors]
-        # What inference mode makes, autograd cannot use.
-        return eager and torch.is_inference_mode_enabled(), *versions
+    def _generate(self) -> Mapping[str, Factors]:
+        device = next(iter(self.bank.buffers())).device
+        with torch.autocast(device.type, enabled=False):  # circuits need full precision
+            factors: Mapping[str, Factors] = self.bank()
+        return factors
 
-    def renew(self) -> None:
-        """Called before every forward pass of the model."""
-        if self._wants_graph() or self._has_graph:
-            self._factors = None
-        self._current()
+    def _keep(self, has_graph: bool) -> None:
+        self._factors, self._has_graph = self._generate(), has_graph
+        self._in_inference_mode = _in_inference_mode()
+        self._made_from = None if torch.compiler.is_compiling() else self._numbers()
 
-    def _current(self) -> Mapping[str, Factors]:
-        wants_graph, state = self._wants_graph(), self._state()
-        if self._factors is None or state != self._made_from or (wants_graph and not self._has_graph):
-            device = next(iter(self.bank.buffers())).device
-            with torch.autocast(device.type, enabled=False):  # circuits need full precision
-                self._factors = self.bank()
-            self._made_from, self._has_graph = state, wants_graph
-        assert self._factors is not None
-        return self._factors
+    def _is_current(self) -> bool:
+        """Whether the kept factors are what the bank would give now (a graph aside)."""
+        if self._factors is None or self._made_from is None or torch.compiler.is_compiling():
+            return False
+        if self._in_inference_mode != _in_inference_mode():  # what inference mode makes, autograd cannot use
+            return False
+        if self._has_graph and not _in_backward() and not self._wants_graph():
+            return False
+        now, then = self._numbers(), self._made_from
+        return (now.device, now.dtype) == (then.device, then.dtype) and torch.equal(now, then)
 
-    def __getitem__(self, layer: str) -> Factors:
-        return self._current()[layer]
+    @torch.no_grad()
+    def _numbers(self) -> Tensor:
+        """The bank's parameters and saved buffers in one vector."""
+        return torch.cat([t.reshape(-1) for t in self.bank.state_dict().values()])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightSource:
         return WeightSource(copy.deepcopy(self.bank, memo))
 
     def __reduce__(self) -> tuple[type[WeightSource], tuple[nn.Module]]:
         return WeightSource, (self.bank,)
+
+
+def _in_inference_mode() -> bool:
+    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()  # dynamo cannot trace the question
+
+
+def _in_backward() -> bool:
+    """Whether autograd is walking a graph back in this thread (torch's own checkpointing asks the same way)."""
+    return not torch.compiler.is_compiling() and bool(torch._C._current_graph_task_id() != -1)
 
 
 class GeneratedLinear(nn.Module):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from qpeft.adapters import QPAConfig, QPALoraBank
+from qpeft.adapters import QPAConfig, QPALoraBank, export_lora
 from qpeft.errors import ConfigError
 from qpeft.generators import QPASpec
 from qpeft.generators.philox import uniform
@@ -862,3 +862,71 @@ def test_rank_stabilised_scale_and_dropout_are_pefts():
     assert torch.equal(logits(model), logits(model))
     model.train()
     assert not torch.equal(logits(model), logits(model))
+
+
+class TestFreshness:
+    """Weights read after an optimiser step are those of the new parameters, whichever way the step changed them."""
+
+    @pytest.mark.parametrize("make", [gpt2, llama])
+    def test_what_the_trainer_leaves_behind_merges_and_exports(self, make, tmp_path):
+        model = get_peft_model(make(), QPAConfig(r=2, target_modules=["lm_head"], chunk_size=16, task_type="CAUSAL_LM"))
+        examples = [{"input_ids": ids, "labels": ids} for ids in IDS]
+        arguments = TrainingArguments(
+            str(tmp_path / "trainer"),
+            max_steps=3,
+            learning_rate=0.1,
+            report_to=[],
+            use_cpu=True,
+            save_strategy="no",
+            disable_tqdm=True,
+        )  # fmt: skip  (the default optimiser is a fused one)
+        Trainer(model, arguments, train_dataset=examples).train()
+        delta = model.base_model.model.lm_head.get_delta_weight("default").detach()
+        assert export_lora(model, tmp_path / "lora").max_difference < 1e-5
+        model.eval()
+        expected = logits(model)
+        again = model.base_model.model.lm_head.get_delta_weight("default").detach()
+        assert torch.equal(delta, again)
+        assert torch.allclose(logits(model.merge_and_unload()), expected, atol=1e-5)
+
+    @pytest.mark.parametrize("change", ["fused", "data"])
+    def test_between_two_passes_without_gradients(self, change):
+        model = get_peft_model(gpt2(), QPAConfig(r=2, target_modules=["lm_head"], chunk_size=16))
+        shake(model)
+        model(input_ids=IDS, labels=IDS).loss.backward()
+        before = logits(model)
+        if change == "fused":
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            torch.optim.AdamW(parameters, lr=0.1, fused=True).step()
+        else:
+            for parameter in model.base_model.bank().parameters():
+                parameter.data.add_(0.1)
+        after = logits(model)
+        assert not torch.allclose(before, after, atol=1e-3)
+        assert torch.allclose(logits(copy.deepcopy(model)), after, atol=1e-6)  # a copy starts without kept weights
+
+    def test_a_part_of_the_model_can_be_called_alone_and_repeatedly(self):
+        model = get_peft_model(gpt2(), QPAConfig(r=2, target_modules=["c_attn"], chunk_size=16))
+        shake(model)
+        for _ in range(2):
+            model.base_model.model.transformer(IDS).last_hidden_state.square().mean().backward()
+        assert all(p.grad is not None for p in model.base_model.bank().parameters())
+
+    def test_the_circuit_rests_while_nobody_needs_it(self, monkeypatch):
+        model = get_peft_model(gpt2(tied=False), QPAConfig(r=2, target_modules=["lm_head"], chunk_size=16))
+        shake(model)
+        model.merge_adapter()
+        calls = []
+        bank = model.base_model.bank()
+        monkeypatch.setattr(bank, "forward", lambda: calls.append(1))
+        logits(model)
+        assert calls == []
+
+    def test_nor_while_adapters_are_disabled(self, monkeypatch):
+        model = get_peft_model(gpt2(), QPAConfig(r=2, target_modules=["lm_head"], chunk_size=16))
+        shake(model)
+        calls = []
+        monkeypatch.setattr(model.base_model.bank(), "forward", lambda: calls.append(1))
+        with model.disable_adapter():
+            logits(model)
+        assert calls == []

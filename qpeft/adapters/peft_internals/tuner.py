@@ -54,8 +54,9 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
         if "lora_bank" not in self._modules:
             self.lora_bank = nn.ModuleDict()
             self._sources: dict[str, WeightSource] = {}
+            self._a_layer: dict[str, LoraLayer] = {}  # one of each adapter: they are disabled and merged together
             self._tied: dict[str, nn.Parameter] = {}
-            self._hook: RemovableHandle | None = None
+            self._hooks: tuple[RemovableHandle, ...] = ()
         config = self.peft_config[adapter_name]
         shapes = resolve_targets(model, config)
         bank = self.build_bank(config, {name: (shape, config.r) for name, shape in shapes.items()})
@@ -71,13 +72,17 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
         self.lora_bank[adapter_name] = bank
         self._move_adapter_to_device_of_base_layer(adapter_name)
         source = self._sources[adapter_name] = WeightSource(bank)
+        self._a_layer[adapter_name] = next(iter(layers.values()))
         for name, layer in layers.items():
             layer.lora_A[adapter_name] = GeneratedLinear(source, name, "A")
             layer.lora_B[adapter_name] = GeneratedLinear(source, name, "B")
-        if self._hook is None:  # not earlier: a refused adapter leaves no hook behind
-            # On the inner model, because `generate()` bypasses the tuner's own forward; a bound method, because lambdas
+        if not self._hooks:  # not earlier: a refused adapter leaves no hook behind
+            # On the inner model, because `generate()` bypasses the tuner's own forward; bound methods, because lambdas
             # do not survive deepcopy.
-            self._hook = model.register_forward_pre_hook(self._renew, prepend=True)
+            self._hooks = (
+                model.register_forward_pre_hook(self._begin_forward, prepend=True),
+                model.register_forward_hook(self._end_forward, always_call=True),
+            )
         # Decided once, here: scanning all modules at every forward would cost more than the generator on large models.
         self._checkpointed = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
         self._sync_requires_grad()
@@ -111,11 +116,16 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
 
     # ---- running
 
-    def _renew(self, module: nn.Module, args: Any) -> None:
+    def _begin_forward(self, module: nn.Module, args: Any) -> None:
         self._refuse_reentrant_checkpointing()
         for name in self.active_adapters:
-            if name in self._sources:
-                self._sources[name].renew()
+            layer = self._a_layer.get(name)
+            if layer is not None and not (layer.disable_adapters or layer.merged):  # else nobody asks for the weights
+                self._sources[name].begin_forward()
+
+    def _end_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        for source in self._sources.values():
+            source.end_forward()
 
     def _refuse_reentrant_checkpointing(self) -> None:
         """Generated weights enter a checkpointed block from outside; the reentrant kind loses their gradient."""
@@ -147,7 +157,7 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
 
     def delete_adapter(self, adapter_name: str) -> None:
         super().delete_adapter(adapter_name)
-        del self.lora_bank[adapter_name], self._sources[adapter_name]
+        del self.lora_bank[adapter_name], self._sources[adapter_name], self._a_layer[adapter_name]
         self._sync_requires_grad()
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
@@ -202,8 +212,8 @@ class GeneratedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
             raise
         if self._tied:  # merged, now or before: saving must keep the head
             model.config.tie_word_embeddings = False
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         unloaded: nn.Module = model
         return unloaded
 
