@@ -1,9 +1,10 @@
 """Runs a program forwards and backwards on a batch of states.
 
 States are the rows of a tensor (M, D): M = B * C for B circuits (one a row of angles) with C states each, and D = 2**N
-amplitudes. A Kronecker block acts on the leading qubits, and the product is written with those qubits last:
-`state.view(d, rest).T @ K.T`. Each block is thus one matrix product without any copy, and after all blocks of a layer
-the qubits stand in their old order again.
+amplitudes. A single state is (D,), so that its products are plain ones: fewer views, and a batched product starts
+torch's threads however small the matrices. A Kronecker block acts on the leading qubits, and the product is written
+with those qubits last: `state.view(d, rest).T @ K.T`. Each block is thus one matrix product without any copy, and after
+all blocks of a layer the qubits stand in their old order again.
 """
 
 from __future__ import annotations
@@ -16,48 +17,76 @@ from torch import Tensor
 from qpeft.qcircuits.program import LocalStep, MonomialStep, Program
 
 
+class Frame:
+    """States, and their views by block size, made once: for small states making views costs more than arithmetic."""
+
+    def __init__(self, states: Tensor, reusable: bool = False) -> None:
+        self.states = states
+        self.reusable = reusable
+        self._views: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+
+    def views(self, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(..., d, rest) for a block of leading qubits, (..., rest, d) for trailing ones, and their transposes."""
+        found = self._views.get(d)
+        if found is None:
+            *many, size = self.states.shape
+            leading, trailing = self.states.view(*many, d, size // d), self.states.view(*many, size // d, d)
+            found = self._views[d] = (leading, trailing, leading.mT, trailing.mT)
+        return found
+
+
 class Buffers:
-    """Two tensors that results are written into in turn: a long walk then allocates nothing.
+    """Tensors that results are written into in turn: a long walk then allocates nothing.
 
     Fresh allocations of a state's size cost more than the arithmetic on it (the system takes freed memory back at every
-    step). Under "backprop" autograd keeps each result, so there are no buffers.
+    step). Under "backprop" autograd keeps each result, so nothing is reused.
     """
 
-    def __init__(self, like: Tensor | None) -> None:
-        self._pair = () if like is None else (torch.empty_like(like), torch.empty_like(like))
-        self._turn = 0
+    def __init__(self, reuse: bool) -> None:
+        self._reuse = reuse
+        self._free: list[Frame] = []
 
-    def next(self) -> Tensor | None:
-        if not self._pair:
-            return None
-        self._turn = 1 - self._turn
-        return self._pair[self._turn]
+    def take(self, like: Frame) -> Frame | None:
+        if self._free:
+            return self._free.pop()
+        return Frame(torch.empty_like(like.states), reusable=True) if self._reuse else None
 
-
-def _rotate(matrix: Tensor, state: Tensor, out: Tensor | None) -> Tensor:
-    """Applies (M, d, d) to the leading qubits of (M, D) and moves them to the end."""
-    d = matrix.shape[-1]
-    rest = state.shape[1] // d  # not -1, which is ambiguous for an empty batch
-    leading = state.view(len(state), d, rest)
-    into = None if out is None else out.view(len(state), rest, d)
-    return torch.bmm(leading.transpose(1, 2), matrix.transpose(1, 2), out=into).view(state.shape)
+    def release(self, frame: Frame) -> None:
+        if frame.reusable:
+            self._free.append(frame)
 
 
-def _rotate_back(matrix: Tensor, state: Tensor, out: Tensor | None) -> Tensor:
-    """Undoes `_rotate`: moves the trailing qubits to the front and applies the inverse of the unitary."""
-    d = matrix.shape[-1]
-    rest = state.shape[1] // d
-    trailing = state.view(len(state), rest, d)
-    into = None if out is None else out.view(len(state), d, rest)
-    return torch.bmm(matrix.mH, trailing.transpose(1, 2), out=into).view(state.shape)
+def _multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.mm(left, right, out=out) if left.ndim == 2 else torch.bmm(left, right, out=out)
 
 
-def _to_front(state: Tensor, qubits: tuple[int, int], num_qubits: int) -> Tensor:
-    """(M, D) -> (M, 4, D / 4) with the two qubits as the leading index."""
+def _rotate(transposed: Tensor, frame: Frame, buffers: Buffers) -> Frame:
+    """Applies a block (..., d, d), given transposed, to the leading qubits and moves them to the end."""
+    d = transposed.shape[-1]
+    out, leading = buffers.take(frame), frame.views(d)[2]
+    if out is None:
+        return Frame(_multiply(leading, transposed).view(frame.states.shape))
+    _multiply(leading, transposed, out.views(d)[1])
+    buffers.release(frame)
+    return out
+
+
+def _rotate_back(inverse: Tensor, frame: Frame, buffers: Buffers) -> Frame:
+    """Undoes `_rotate`: moves the trailing qubits to the front and applies the inverse block to them."""
+    d = inverse.shape[-1]
+    out = buffers.take(frame)
+    assert out is not None
+    _multiply(inverse, frame.views(d)[3], out.views(d)[0])
+    buffers.release(frame)
+    return out
+
+
+def _to_front(states: Tensor, qubits: tuple[int, int], num_qubits: int) -> Tensor:
+    """(..., D) -> (..., 4, D / 4) with the two qubits as the leading index."""
     low, high = sorted(qubits)
-    axes = state.view(-1, 2**low, 2, 2 ** (high - low - 1), 2, 2 ** (num_qubits - high - 1))
+    axes = states.view(-1, 2**low, 2, 2 ** (high - low - 1), 2, 2 ** (num_qubits - high - 1))
     first, second = (2, 4) if qubits[0] < qubits[1] else (4, 2)
-    return axes.permute(0, first, second, 1, 3, 5).reshape(len(state), 4, state.shape[1] // 4)
+    return axes.permute(0, first, second, 1, 3, 5).reshape(*states.shape[:-1], 4, states.shape[-1] // 4)
 
 
 def _from_front(front: Tensor, qubits: tuple[int, int], num_qubits: int) -> Tensor:
@@ -65,113 +94,120 @@ def _from_front(front: Tensor, qubits: tuple[int, int], num_qubits: int) -> Tens
     low, high = sorted(qubits)
     axes = front.view(-1, 2, 2, 2**low, 2 ** (high - low - 1), 2 ** (num_qubits - high - 1))
     order = (0, 3, 1, 4, 2, 5) if qubits[0] < qubits[1] else (0, 3, 2, 4, 1, 5)
-    return axes.permute(order).reshape(len(front), 4 * front.shape[2])
+    return axes.permute(order).reshape(*front.shape[:-2], 4 * front.shape[-1])
 
 
-def _take(state: Tensor, source: Tensor, out: Tensor | None) -> Tensor:
-    """`state[:, source]`; of torch's equivalent calls, one row is fastest by index_select and several by gather."""
-    if len(state) == 1:
-        into = None if out is None else out.view(-1)
-        return torch.index_select(state.view(-1), 0, source, out=into).view(state.shape)
-    return torch.gather(state, 1, source.expand(state.shape), out=out)
+def _take(frame: Frame, source: Tensor, buffers: Buffers) -> Frame:
+    """`states[..., source]`; of torch's calls, one state is fastest by index_select and several by gather."""
+    out = buffers.take(frame)
+    into = None if out is None else out.states
+    if frame.states.ndim == 1:
+        moved = torch.index_select(frame.states, 0, source, out=into)
+    else:
+        moved = torch.gather(frame.states, 1, source.expand(frame.states.shape), out=into)
+    buffers.release(frame)
+    return out or Frame(moved)
 
 
-def _permute(step: MonomialStep, state: Tensor, out: Tensor | None) -> Tensor:
-    if step.source is None:
-        return state if step.phases is None else torch.mul(state, step.phases, out=out)
-    moved = _take(state, step.source, out)
-    return moved if step.phases is None else torch.mul(moved, step.phases, out=out)
+def _turn(frame: Frame, phases: Tensor, buffers: Buffers) -> Frame:
+    out = buffers.take(frame)
+    turned = torch.mul(frame.states, phases, out=None if out is None else out.states)
+    buffers.release(frame)
+    return out or Frame(turned)
 
 
-def _permute_back(step: MonomialStep, state: Tensor, out: Tensor | None) -> Tensor:
-    if step.inverse is None:
-        return state if step.phases is None else torch.mul(state, step.phases.conj(), out=out)
-    return _take(state if step.phases is None else state * step.phases.conj(), step.inverse, out)
+def _permute(step: MonomialStep, frame: Frame, buffers: Buffers) -> Frame:
+    if step.source is not None:
+        frame = _take(frame, step.source, buffers)
+    return frame if step.phases is None else _turn(frame, step.phases, buffers)
+
+
+def _permute_back(step: MonomialStep, frame: Frame, buffers: Buffers) -> Frame:
+    if step.phases is not None:
+        frame = _turn(frame, step.phases.conj(), buffers)
+    return frame if step.inverse is None else _take(frame, step.inverse, buffers)
 
 
 class StepMatrices:
-    """A program's matrices, one a state, split into a list for each step.
+    """A program's tables, one matrix a state, as a list for each step; for a single state (d, d), else (M, d, d).
 
     Attributes:
-        local: For each row, the blocks (M, d, d) from the leading qubits on.
-        pairs: For each pair gate, its matrix (M, 4, 4).
+        local: For each row, the blocks from the leading qubits on.
+        pairs: For each pair gate, its matrix.
     """
 
-    def __init__(self, program: Program, tables: Sequence[Tensor], states: int) -> None:
-        each = [t if t.shape[0] == states else t.repeat_interleave(states // t.shape[0], 0) for t in tables]
-        blocks = each[: len(program.blocks)] if program.local else []
-        by_row = [[row.unbind(1) for row in table.unbind(1)] for table in blocks]
-        self.local = [[matrix for part in parts for matrix in part] for parts in zip(*by_row, strict=True)]
-        self.pairs = each[-1].unbind(1) if program.pairs else ()
+    def __init__(self, program: Program, tables: Sequence[Tensor], single: bool) -> None:
+        axis = 0 if single else 1
+        flat = [table.flatten(axis, -3).unbind(axis) for table in tables]
+        self.pairs = flat.pop() if program.pairs else ()
+        self.local: list[list[Tensor]] = []
+        if program.local:
+            counts = [count for count, _ in program.blocks]
+            for row in range(len(flat[0]) // counts[0]):
+                parts = zip(flat, counts, strict=True)
+                self.local.append([m for part, count in parts for m in part[row * count : (row + 1) * count]])
 
 
-def run(program: Program, state: Tensor, tables: Sequence[Tensor], buffers: Buffers) -> Tensor:
-    """All steps in order on (M, D), with the matrices that `Program.matrices` gave."""
-    matrices = StepMatrices(program, tables, len(state))
+def _for_states(tables: Sequence[Tensor], states: Tensor) -> list[Tensor]:
+    """The tables with one entry a state: states of one circuit repeat it."""
+    if states.ndim == 1:
+        return list(tables)
+    return [t if len(t) == len(states) else t.repeat_interleave(len(states) // len(t), 0) for t in tables]
+
+
+def run(program: Program, states: Tensor, tables: Sequence[Tensor], reuse: bool) -> Tensor:
+    """All steps in order on (M, D) or (D,), with the matrices that `Program.matrices` gave.
+
+    Args:
+        program: What to run.
+        states: Left as they are.
+        tables: The matrices.
+        reuse: Whether results may be overwritten; not if autograd records them.
+    """
+    n, frame, buffers = program.num_qubits, Frame(states), Buffers(reuse)
+    transposed = StepMatrices(program, [t.mT for t in _for_states(tables, states)], states.ndim == 1)
     for step in program.steps:
         if isinstance(step, MonomialStep):
-            state = _permute(step, state, buffers.next())
+            frame = _permute(step, frame, buffers)
         elif isinstance(step, LocalStep):
-            for matrix in matrices.local[step.row]:
-                state = _rotate(matrix, state, buffers.next())
+            for matrix in transposed.local[step.row]:
+                frame = _rotate(matrix, frame, buffers)
         else:
-            front = torch.bmm(matrices.pairs[step.index], _to_front(state, step.qubits, program.num_qubits))
-            state = _from_front(front, step.qubits, program.num_qubits)
-    return state
+            front = _multiply(transposed.pairs[step.index].mT, _to_front(frame.states, step.qubits, n))
+            frame = Frame(_from_front(front, step.qubits, n))
+    return frame.states
 
 
 def run_back(
     program: Program, final: Tensor, cotangent: Tensor, tables: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Walks the program backwards: the cotangent of the initial state (M, D), and of each table.
+    """Walks the program backwards: the cotangent of the initial states, and of each table.
 
     State and cotangent are undone by separate calls: a batch of two would start torch's threads for each small product.
+    They share three buffers.
     """
-    state, cotangent = final, cotangent.contiguous()
-    states, cotangents = Buffers(state), Buffers(cotangent)
-    matrices = StepMatrices(program, tables, len(state))
-    local: list[list[Tensor]] = [[] for _ in matrices.local]
-    pairs: list[Tensor] = []
+    n, single, buffers = program.num_qubits, final.ndim == 1, Buffers(reuse=True)
+    state, change = Frame(final), Frame(cotangent.contiguous())
+    each = _for_states(tables, final)
+    gradients = [torch.empty_like(t) for t in each]
+    inverses, outs = StepMatrices(program, [t.mH for t in each], single), StepMatrices(program, gradients, single)
     for step in reversed(program.steps):
         if isinstance(step, MonomialStep):
-            state = _permute_back(step, state, states.next())
-            cotangent = _permute_back(step, cotangent, cotangents.next())
+            state = _permute_back(step, state, buffers)
+            change = _permute_back(step, change, buffers)
         elif isinstance(step, LocalStep):
-            for matrix in reversed(matrices.local[step.row]):
-                state = _rotate_back(matrix, state, states.next())
-                local[step.row].append(_outer(matrix, cotangent, state))
-                cotangent = _rotate_back(matrix, cotangent, cotangents.next())
+            for inverse, out in zip(reversed(inverses.local[step.row]), reversed(outs.local[step.row]), strict=True):
+                d = inverse.shape[-1]
+                state = _rotate_back(inverse, state, buffers)
+                _multiply(change.views(d)[3], state.views(d)[2].conj(), out)  # the block's gradient
+                change = _rotate_back(inverse, change, buffers)
         else:
-            matrix, qubits = matrices.pairs[step.index], step.qubits
-            after = _to_front(cotangent, qubits, program.num_qubits)
-            before = torch.bmm(matrix.mH, _to_front(state, qubits, program.num_qubits))
-            pairs.append(torch.bmm(after, before.mH))
-            state = _from_front(before, qubits, program.num_qubits)
-            cotangent = _from_front(torch.bmm(matrix.mH, after), qubits, program.num_qubits)
-    return cotangent, _collect(program, tables, local, pairs)
-
-
-def _outer(matrix: Tensor, after: Tensor, before: Tensor) -> Tensor:
-    """The gradient of a block: its cotangent with the qubits at the end times its input with them in front."""
-    count, d = len(before), matrix.shape[-1]
-    rest = before.shape[1] // d
-    return torch.bmm(after.view(count, rest, d).transpose(1, 2), before.view(count, d, rest).mH)
-
-
-def _collect(
-    program: Program, tables: Sequence[Tensor], local: list[list[Tensor]], pairs: list[Tensor]
-) -> list[Tensor]:
-    """The matrices' gradients, found last to first, as tables; states of one circuit are summed."""
-    stacks: list[Tensor] = []
-    if local:
-        position = len(local[0])
-        for count, _ in program.blocks:
-            rows = [torch.stack(row[position - count : position][::-1], dim=1) for row in local]
-            stacks.append(torch.stack(rows, dim=1))
-            position -= count
-    if pairs:
-        stacks.append(torch.stack(pairs[::-1], dim=1))
-    return [
-        s if s.shape == t.shape else s.unflatten(0, (t.shape[0], -1)).sum(1)
-        for s, t in zip(stacks, tables, strict=True)
+            inverse, qubits = inverses.pairs[step.index], step.qubits
+            after = _to_front(change.states, qubits, n)
+            before = _multiply(inverse, _to_front(state.states, qubits, n))
+            _multiply(after, before.mH, outs.pairs[step.index])
+            state = Frame(_from_front(before, qubits, n))
+            change = Frame(_from_front(_multiply(inverse, after), qubits, n))
+    return change.states, [
+        g if len(g) == len(t) else g.unflatten(0, (len(t), -1)).sum(1) for g, t in zip(gradients, tables, strict=True)
     ]

@@ -85,7 +85,8 @@ class MatrixTable:
             phase = angles.new_zeros(angles.shape[0], self.num_gates)
         if self.offset is not None:
             phase = phase + self.offset
-        matrices = phase.cos()[..., None, None] * self.cosine + phase.sin()[..., None, None] * self.sine
+        phase = phase[..., None, None]
+        matrices = torch.addcmul(phase.cos() * self.cosine, phase.sin(), self.sine)
         return matrices if self.constant is None else matrices + self.constant
 
 
@@ -147,6 +148,7 @@ def _kronecker(factors: Tensor) -> Tensor:
         left, right = factors[..., 0, :, :], _kronecker(factors[..., 1:, :, :])
     else:  # pairs at once, then the product of the pairs
         left, right = factors.unflatten(-3, (k // 2, 2)).unbind(-3)
-    size = left.shape[-1] * right.shape[-1]
-    product = (left[..., :, None, :, None] * right[..., None, :, None, :]).reshape(*left.shape[:-2], size, size)
+    *many, a, _ = left.shape
+    b = right.shape[-1]
+    product = (left.view(*many, a, 1, a, 1) * right.view(*many, 1, b, 1, b)).view(*many, a * b, a * b)
     return product if k % 2 else _kronecker(product)

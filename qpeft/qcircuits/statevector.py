@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits.circuit import Circuit
 from qpeft.qcircuits.fusion import compile_circuit
-from qpeft.qcircuits.kernels import Buffers, run, run_back
+from qpeft.qcircuits.kernels import run, run_back
 from qpeft.qcircuits.memory import require_memory
 from qpeft.qcircuits.program import Program
 
@@ -22,12 +23,12 @@ METHODS = ("adjoint", "backprop")
 class _Adjoint(torch.autograd.Function):
     """Runs forward without a tape; the backward walks the program with the state and its cotangent.
 
-    Memory is three states whatever the depth (Jones and Gacon, arXiv 2009.02823).
+    Memory is a few states whatever the depth (Jones and Gacon, arXiv 2009.02823); `memory` says how many.
     """
 
     @staticmethod
     def forward(ctx: Any, program: Program, state: Tensor, *tables: Tensor) -> Tensor:
-        final = run(program, state, tables, Buffers(state))
+        final = run(program, state, tables, reuse=True)
         ctx.program = program
         ctx.save_for_backward(final, *tables)
         return final
@@ -35,7 +36,9 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         final, *tables = ctx.saved_tensors
-        return None, *_AdjointBackward.apply(ctx.program, cotangent, final, *tables)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled():  # under create_graph
+            return None, *_AdjointBackward.apply(ctx.program, cotangent, final, *tables)  # type: ignore[no-untyped-call]
+        return None, *_AdjointBackward.forward(None, ctx.program, cotangent, final, *tables)
 
 
 class _AdjointBackward(torch.autograd.Function):
@@ -47,7 +50,8 @@ class _AdjointBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, program: Program, cotangent: Tensor, final: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
-        initial, gradients = run_back(program, final, cotangent, tables)
+        with _full_precision(final.device):
+            initial, gradients = run_back(program, final, cotangent, tables)
         return initial, *gradients
 
     @staticmethod
@@ -62,7 +66,7 @@ class StatevectorEngine:
     Real circuits run in the dtype of the angles (float32 or float64), others in complex64 or complex128.
 
     Args:
-        method: "adjoint" keeps three states whatever the depth; "backprop" keeps one state a step, and can be
+        method: "adjoint" keeps a few states whatever the depth; "backprop" keeps one state a step, and can be
             differentiated twice.
 
     Example:
@@ -102,7 +106,7 @@ class StatevectorEngine:
             EngineError: Wrong shape or dtype, or more memory than there is.
         """
         if initial_state is None:
-            return self._run(circuit, angles, None, 1)[..., 0, :]
+            return self._run(circuit, angles, None)
         _check_angles(circuit, angles)
         if initial_state.shape[-1:] != (2**circuit.num_qubits,):
             raise EngineError(
@@ -117,7 +121,7 @@ class StatevectorEngine:
                 "broadcast: their leading axes must agree"
             ) from error
         angles = angles.expand(*leading, angles.shape[-1])
-        return self._run(circuit, angles, initial_state.expand(*leading, -1).unsqueeze(-2), 1)[..., 0, :]
+        return self._run(circuit, angles, initial_state.expand(*leading, -1))
 
     def columns(self, circuit: Circuit, angles: Tensor, k: int) -> Tensor:
         """The first `k` columns of the circuit's unitary: an orthonormal frame.
@@ -136,38 +140,42 @@ class StatevectorEngine:
         _check_angles(circuit, angles)
         require_memory(circuit.num_qubits, k, angles.dtype, angles.device)  # before the identity below
         start = torch.eye(k, dim, dtype=angles.dtype, device=angles.device)
-        return self._run(circuit, angles, start, k).mT
+        return self._run(circuit, angles, start, (k,)).mT
 
-    def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None, states: int) -> Tensor:
-        """Angles (..., P), start (..., C, D) or (C, D) -> (..., C, D)."""
+    def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None, inner: tuple[int, ...] = ()) -> Tensor:
+        """Angles (..., P), start (..., *inner, D) or (*inner, D) -> (..., *inner, D)."""
         _check_angles(circuit, angles)
         complex_run = not circuit.is_real or (start is not None and start.is_complex())
         dtype = angles.dtype.to_complex() if complex_run else angles.dtype
         leading, dim = angles.shape[:-1], 2**circuit.num_qubits
         flat = angles.reshape(math.prod(leading), angles.shape[-1])
-        require_memory(circuit.num_qubits, len(flat) * states, dtype, angles.device)
+        states = len(flat) * math.prod(inner)
+        require_memory(circuit.num_qubits, states, dtype, angles.device)
         program = compile_circuit(circuit, dtype, angles.device)
+        shape = (dim,) if states == 1 else (states, dim)
         if start is None:
-            state = torch.zeros(len(flat), dim, dtype=dtype, device=angles.device)
-            state[:, 0] = 1
+            state = torch.zeros(shape, dtype=dtype, device=angles.device)
+            state.select(-1, 0).fill_(1)
         else:
-            state = start.to(dtype).expand(*leading, states, dim).reshape(-1, dim)
+            state = start.to(dtype).expand(*leading, *inner, dim).reshape(shape)
         final: Tensor
         with _full_precision(angles.device):
             tables = program.matrices(flat)
             if self.method == "adjoint":
                 final = _Adjoint.apply(program, state, *tables)  # type: ignore[no-untyped-call]
             else:
-                final = run(program, state, tables, Buffers(None))
-        final = final.view(*leading, states, dim)
+                final = run(program, state, tables, reuse=False)
+        final = final.view(*leading, *inner, dim)
         if tables and circuit.num_parameters:
             return final
-        return final + 0 * angles.sum(-1)[..., None, None]  # angles that no matrix holds get gradients too, of zero
+        return final + 0 * angles.sum(-1)[(..., *[None] * (1 + len(inner)))]  # angles in no matrix get zero gradients
 
 
-def _full_precision(device: torch.device) -> torch.autocast:
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Keeps autocast away from a state: a long circuit in bfloat16 loses every digit."""
-    return torch.autocast(device.type, enabled=False)
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # making the other costs as much as a layer
 
 
 def _check_angles(circuit: Circuit, angles: Tensor) -> None:
