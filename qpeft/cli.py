@@ -11,10 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from qpeft.errors import QpeftError
-from qpeft.options import build, cli_parameters, read_toml
+from qpeft.options import build, cli_parameters
 from qpeft.training.config import AdapterOptions, TrainConfig
+from qpeft.training.runs import read_settings
 
 app = typer.Typer(
     name="qpeft", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -59,13 +61,13 @@ def train(
     from qpeft.training.finetune import train as run
     from qpeft.training.report import warnings_for
 
-    settings = build(TrainConfig, read_toml(config) if config else {}, flags)
+    settings = build(TrainConfig, read_settings(config) if config else {}, flags)
     _quiet()
     result = run(settings, console)
     console.print(_metrics_table({settings.adapter.method: result.metrics}))
     for text in warnings_for(result.metrics):
         console.print(f"[yellow]Mind:[/yellow] {text}.")
-    console.print(f"Adapter, exported LoRA and report: {result.folder}", highlight=False)
+    console.print(f"Adapter, exported LoRA and report: {result.folder}", highlight=False, markup=False)
 
 
 @app.command()
@@ -80,10 +82,11 @@ def demo(
     found = run(output, steps, overwrite=True, console=console)
     console.print(_metrics_table({name: result.metrics for name, result in found.results.items()}))
     console.print(f"\n[bold]A line before:[/bold] {found.line_before}", highlight=False)
-    console.print(f"[bold]A line after QPA:[/bold] {found.line_after}\n", highlight=False)
+    console.print("[bold]A line after QPA:[/bold]", Text(found.line_after))
+    console.print()
     for name, result in found.results.items():
-        console.print(f"{name}: {result.folder} (adapter/, lora/, report.md)", highlight=False)
-    console.print(f"loss curves: {found.plot}", highlight=False)
+        console.print(f"{name}: {result.folder} (adapter/, lora/, report.md)", highlight=False, markup=False)
+    console.print(f"loss curves: {found.plot}", highlight=False, markup=False)
 
 
 @app.command(name="count")
@@ -155,10 +158,17 @@ def _quiet() -> None:
     transformers.logging.disable_progress_bar()
 
 
+def _complain(message: str) -> None:
+    """Prints an error as it is: its brackets are no markup."""
+    Console(stderr=True).print(Text.assemble(("Error:", "bold red"), " ", message), soft_wrap=True)
+    sys.exit(2)
+
+
 def main() -> None:
     """Runs the command line; input that cannot be worked with is one message and exit code 2."""
     try:
         app()
     except QpeftError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/bold red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _complain(str(error))
+    except OSError as error:
+        _complain(f"{error.filename or 'a file'}: {error.strerror or error}")

@@ -58,6 +58,8 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
         return tomllib.loads(path.read_text(encoding="utf8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no config file {path}") from None
+    except OSError as error:
+        raise ConfigError(f"the config file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
 
@@ -73,8 +75,10 @@ def build(tree: type[Tree], sections: Mapping[str, Any], flags: Mapping[str, Any
         known.setdefault(leaf.section, {})[leaf.name] = leaf
     values: dict[str, dict[str, Any]] = {section: {} for section in known}
     for section, settings in sections.items():
-        if section not in known or not isinstance(settings, Mapping):
+        if section not in known:
             raise ConfigError(unknown_name("config section", section, known))
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"{section} is {settings!r}; expected a section of settings, [{section}]")
         for name, value in settings.items():
             if name not in known[section]:
                 raise ConfigError(unknown_name(f"setting in [{section}]", name, known[section]))

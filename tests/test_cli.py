@@ -59,6 +59,11 @@ def test_count(model_folder):
         (("train", "--model", "embedded", "--data", "no-such.txt", "--output", "{}"), "is no text file"),
         (("train", "--model", "embedded", "--data", "embedded", "--rank", "four"), "Invalid value for '--rank'"),
         (("train", "--model", "embedded", "--data", "embedded", "--ranc", "4"), "No such option: --ranc"),
+        (("train", "--data", "embedded"), "give it as a flag or in [model]"),
+        (("train", "--config", "tests"), "the config file tests cannot be read"),
+        (("train", "--model", "embedded", "--data", "embedded", "--weight-decay", "nan"), "weight_decay is nan"),
+        (("train", "--model", "embedded", "--data", "embedded", "--seed", "5000000000"), "must be below 2**32"),
+        (("train", "--model", "[/red]/x", "--data", "embedded"), "[/red]/x is no model folder"),
         (("train", "--config", "no-such.toml"), "there is no config file no-such.toml"),
         (("count", "--model", "embedded", "--targets", "lmhead"), "Did you mean 'lm_head'"),
         (

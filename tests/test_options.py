@@ -50,6 +50,7 @@ def test_a_tree_survives_its_own_toml(tmp_path):
     ("sections", "message"),
     [
         ({"shap": {}}, "unknown config section 'shap'. Did you mean 'shape'"),
+        ({"shape": 3}, r"shape is 3; expected a section of settings, \[shape\]"),
         ({"shape": {"widht": 1}}, r"unknown setting in \[shape\] 'widht'. Did you mean 'width'"),
         ({"shape": {"width": "wide"}}, r"width is 'wide' \(str\); expected int"),
         ({"shape": {"width": True}}, r"width is True \(bool\); expected int"),

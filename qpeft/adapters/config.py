@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -38,6 +39,7 @@ _UNSUPPORTED: dict[str, Any] = {  # what generated factors do not cover, with th
     "alora_invocation_tokens": None, "use_qalora": False, "megatron_config": None,
     **{variant.name: False for variant in fields(LoraConfig) if variant.metadata.get("is_lora_variant")},
 }  # fmt: skip
+_RESOLVED = {"target_size", "chunk_size", "circuit", "frozen_checksum", "settings"}  # what `resolved` must hold
 _SETTINGS = (  # what decides a generator's sizes and its frozen factor
     "r", "chunk_size", "budget", "ansatz", "reps", "hidden", "activation", "transform", "start", "source", "seed",
 )  # fmt: skip
@@ -84,6 +86,7 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
             if given != allowed and (given or allowed is True):
                 raise ConfigError(f"{name}={given!r} is not available for generated weights; leave it out")
         self.trainable_token_indices = {}
+        self._check_types()
         super().__post_init__()
         self.peft_type = QpeftType.QPA
         if self.format_version > FORMAT_VERSION:
@@ -106,6 +109,22 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
             raise ConfigError("give chunk_size or budget, not both: the budget chooses the chunk size")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed!r}; it must be a whole number of at least 0")
+
+    def _check_types(self) -> None:
+        """Refuses what a damaged or hand-edited `adapter_config.json` may hold."""
+        hidden, resolved = self.hidden, self.resolved
+        sound = {
+            "format_version": _is_whole(self.format_version), "reps": _is_whole(self.reps),
+            "lora_alpha": type(self.lora_alpha) in (int, float) and math.isfinite(self.lora_alpha),
+            "hidden": hidden is None or (isinstance(hidden, list) and all(map(_is_whole, hidden))),
+            "resolved": resolved is None or (isinstance(resolved, dict) and resolved.keys() >= _RESOLVED),
+        }  # fmt: skip
+        for name, fine in sound.items():
+            if not fine:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, which is no such setting; if it was read from a file, "
+                    "adapter_config.json is damaged: save the adapter again"
+                )
 
     def settings(self) -> dict[str, Any]:
         """The fields that decide a generator's sizes and its frozen factor, as plain data."""
@@ -160,3 +179,7 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
         finally:
             self.ansatz = ansatz
         return data
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int  # True is no number here

@@ -47,8 +47,8 @@ class QPALoraBank(nn.Module):
     @property
     def num_frozen(self) -> int:
         """Numbers that do not train but are needed: the frozen random factor, and a frozen circuit's angles."""
-        needed = int(self.frozen.count_nonzero()) if self.frozen.numel() > 1 else 0
-        return needed + sum(buffer.numel() for name, buffer in self.named_buffers() if name.endswith("angles"))
+        factor = sum(rank * fan_in for (_, fan_in), rank in self.targets.values()) if self.frozen.numel() > 1 else 0
+        return factor + sum(buffer.numel() for name, buffer in self.named_buffers() if name.endswith("angles"))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Follows the model to its device but not to half precision, in which a circuit would lose its digits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from peft import LoraConfig, PeftConfig
@@ -28,12 +28,14 @@ class Method:
         summary: One line.
         source: Where it comes from.
         learning_rate: What to use if none is given; from a study on small language models' output heads.
+        preset_learning_rates: The same for presets that need another.
     """
 
     make: Callable[[dict[str, Any], Settings], PeftConfig]
     summary: str
     source: str
     learning_rate: float
+    preset_learning_rates: dict[str, float] = field(default_factory=dict)
 
 
 METHODS: Registry[Method] = Registry(
@@ -41,7 +43,7 @@ METHODS: Registry[Method] = Registry(
     {
         "qpa": Method(
             lambda common, settings: QPAConfig(**common, **{name: settings[name] for name in QPA_SETTINGS}),
-            "a circuit and a small network generate the LoRA weights", "arXiv 2410.09846", 3e-2,
+            "a circuit and a small network generate the LoRA weights", "arXiv 2410.09846", 3e-2, {"paper": 1e-2},
         ),
         "lora": Method(
             lambda common, settings: LoraConfig(**common), "low-rank adaptation, peft's own", "arXiv 2106.09685", 3e-2

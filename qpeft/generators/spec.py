@@ -175,10 +175,21 @@ def _smallest_by_qubits(cls: type[QPASpec], target_size: int, options: dict[str,
             f"the given circuit has {given.num_qubits} qubits; {target_size} weights are at most as many chunks and "
             f"need at most {most} qubits. Give a smaller circuit, or a function (num_qubits, reps) -> Circuit"
         )
+    refusal: Exception | None = None
+    buildable = 0
     for num_qubits in range(1, most + 1):
         if isinstance(given, Circuit) and given.num_qubits != num_qubits:
             continue
-        yield cls(target_size, -(-target_size // 2**num_qubits), **options)
+        spec = cls(target_size, -(-target_size // 2**num_qubits), **options)
+        try:
+            _ = spec.num_parameters
+        except Exception as error:  # a function of the user's own may need more qubits than the smallest sizes have
+            refusal = error
+            continue
+        buildable += 1
+        yield spec
+    if not buildable and refusal is not None:
+        raise ConfigError(f"the ansatz function fails for every size from 1 to {most} qubits: {refusal}") from refusal
 
 
 def _fill(smallest: QPASpec, budget: int) -> QPASpec | None:

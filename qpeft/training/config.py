@@ -12,6 +12,13 @@ from qpeft.options import option
 CLEANINGS = ("none", "wikitext", "stories")
 
 
+def _finite(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}; it must be a finite number")
+
+
 def _at_least(least: int, section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
@@ -39,7 +46,7 @@ class DataOptions:
     data_config: str | None = option(None, "configuration of a hub dataset, e.g. wikitext-2-raw-v1")
     text_column: str = option("text", "column of a dataset that holds the text")
     test_data: str | None = option(None, "text file to evaluate on, if not part of --data")
-    clean: str = option("none", "wikitext: undo its spacing and drop <unk>; stories: drop <|endoftext|> lines")
+    clean: str = option("none", "wikitext: undo its spacing, drop unknown words; stories: drop end-of-text lines")
     by_line: bool = option(False, "tokenise non-empty lines one by one, without their line ends")
     context: int = option(256, "tokens in a training example")
     max_train_chars: int | None = option(None, "use only so many characters of the training text")
@@ -77,6 +84,7 @@ class AdapterOptions:
     def __post_init__(self) -> None:
         _at_least(1, self, "rank", "chunk_size", "budget")
         _at_least(0, self, "reps")
+        _finite(self, "alpha")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
 
@@ -97,7 +105,10 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         _at_least(1, self, "steps", "batch_size", "accumulation")
+        _finite(self, "weight_decay")
         _at_least(0, self, "warmup_steps", "weight_decay", "seed")
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed is {self.seed}; it must be below 2**32")
         for name in ("learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):

@@ -50,7 +50,9 @@ def count(model: str, options: AdapterOptions, chunk_sizes: Sequence[int] = ()) 
     shapes = list(targets.values())
     rank_1 = sum(fan_out + fan_in for fan_out, fan_in in shapes)
     if chunk_sizes:
-        return Counts(targets, options.rank * rank_1, rank_1, [_spec(config, size, shapes) for size in chunk_sizes])
+        specs = [_spec(config, size, shapes) for size in chunk_sizes]
+        specs += [config.spec(shapes)] if options.budget is not None else []
+        return Counts(targets, options.rank * rank_1, rank_1, specs)
     chosen = config.spec(shapes)
     usual = [size for size in CHUNK_SIZES if size <= chosen.target_size and size != chosen.chunk_size]
     specs = [*(_spec(config, size, shapes) for size in usual), chosen]

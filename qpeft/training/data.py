@@ -67,8 +67,10 @@ def read_text(path: Path) -> str:
         text = path.read_text(encoding="utf8")
     except FileNotFoundError:
         raise ConfigError(f"there is no text file {path}") from None
-    except (UnicodeDecodeError, IsADirectoryError):
+    except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a UTF-8 text file; convert it, or give another") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read as a text file: {error.strerror}") from error
     if "\0" in text:
         raise ConfigError(f"{path} holds NUL bytes: a binary file, not text")
     if not text.strip():
@@ -195,7 +197,13 @@ class TokenChunks(Dataset[dict[str, Tensor]]):
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"input_ids": self.inputs[index], "labels": self.targets[index]}
+        """Inputs (context,) and labels (context + 1,): an ignored place, then the targets.
+
+        `Trainer` counts a batch's targets to average over accumulated batches, and for some models leaves the first
+        label out, which their own loss would shift away. The ignored place makes both counts the same.
+        """
+        target = self.targets[index]
+        return {"input_ids": self.inputs[index], "labels": torch.cat([target.new_tensor([IGNORED]), target])}
 
 
 def tokenise(text: str, tokenizer: Callable[..., Any], context: int, by_line: bool = False) -> TokenChunks:

@@ -14,6 +14,7 @@ from qpeft.training import embedded
 from qpeft.training.config import AdapterOptions, DataOptions, ModelOptions, RunOptions, TrainConfig, TrainingOptions
 from qpeft.training.finetune import Result, prepare, train
 from qpeft.training.plots import loss_plot
+from qpeft.training.runs import MANIFEST
 
 PROMPT = 'The "with" statement is used to'
 # The learning rates are those a validation search picked for each on another small model's head.
@@ -49,7 +50,7 @@ def demo(output: Path, steps: int = 200, overwrite: bool = False, console: Conso
         config = TrainConfig(
             model=ModelOptions(model=embedded.NAME), data=DataOptions(data=embedded.NAME), adapter=adapter,
             training=TrainingOptions(steps=steps, learning_rate=learning_rate),
-            run=RunOptions(output=str(folder), overwrite=overwrite and folder.exists()),
+            run=RunOptions(output=str(folder), overwrite=overwrite and _is_demo(folder)),
         )  # fmt: skip
         prepared = prepare(config)
         result = results[name] = train(config, console, prepared)
@@ -64,6 +65,12 @@ def demo(output: Path, steps: int = 200, overwrite: bool = False, console: Conso
         {name: result.metrics["after"]["nats_per_token"] for name, result in results.items()},
     )  # fmt: skip
     return Demo(results, lines[0], lines[1], plot)
+
+
+def _is_demo(folder: Path) -> bool:
+    """Whether a folder holds a run on the embedded text: only those may be replaced."""
+    file = folder / MANIFEST
+    return file.is_file() and f'"data": "{embedded.NAME}"' in file.read_text(encoding="utf8")
 
 
 def complete(model: nn.Module, tokenizer: Any, prompt: str, tokens: int = 40) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 import warnings
@@ -20,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from qpeft.adapters import Exported, QPAConfig, export_lora
 from qpeft.adapters.methods import METHODS, peft_config
 from qpeft.adapters.peft_internals import lora_layers, resolve_targets
-from qpeft.errors import ConfigError
+from qpeft.errors import ConfigError, RunError
 from qpeft.files import staged_folder, write_json, write_text
 from qpeft.training.config import TrainConfig
 from qpeft.training.data import IGNORED, TokenChunks, load_corpus, tokenise
@@ -81,6 +82,8 @@ def prepare(config: TrainConfig) -> Prepared:
             f"the tokeniser gives token {largest}, the model knows {model.config.vocab_size} tokens; they do not "
             "belong together"
         )
+    if config.run.paper_metric and tokenizer.eos_token_id is None:
+        raise ConfigError("--paper-metric pads with the end-of-text token; this tokeniser has none. Leave it out")
     return Prepared(model, tokenizer, train.for_training(config.data.max_train_chunks), test, corpus.test)
 
 
@@ -96,8 +99,8 @@ def add_adapter(model: nn.Module, config: TrainConfig) -> PeftModel:
 
 
 def mean_token_loss(outputs: Any, targets: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Cross entropy per predicted token; targets are aligned with the logits, not shifted."""
-    logits = outputs.logits.float().flatten(0, 1)
+    """Cross entropy per predicted token; the labels are those of `TokenChunks`."""
+    logits, targets = outputs.logits.float().flatten(0, 1), targets[:, 1:]
     if num_items_in_batch is None:
         return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED)
     total = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
@@ -141,8 +144,9 @@ def train(config: TrainConfig, console: Console | None = None, prepared: Prepare
     prepared = prepared or prepare(config)
     model = add_adapter(prepared.model, config)
     folder.begin()
+    folder.save(resolved=resolved_settings(model, config))
     before = folder.manifest.get("before")
-    if before is None:
+    if before is None or (config.run.paper_metric and "paper_perplexity" not in before):
         with model.disable_adapter():
             before = _measure(model, prepared, config)
         folder.save(before=before)
@@ -159,6 +163,11 @@ def train(config: TrainConfig, console: Console | None = None, prepared: Prepare
         progress.close()
     curve = [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
     after = _measure(model, prepared, config)
+    if not math.isfinite(after["nats_per_token"]):
+        raise RunError(
+            f"training diverged: the adapted model's loss is {after['nats_per_token']}. Nothing was saved; lower "
+            f"--learning-rate (it was {learning_rate(config):g}) and run again with --overwrite"
+        )
     save_adapter(model, folder.path / "adapter")
     exported = export_lora(model, folder.path / "lora")
     metrics = {
@@ -173,7 +182,10 @@ def train(config: TrainConfig, console: Console | None = None, prepared: Prepare
 
 def learning_rate(config: TrainConfig) -> float:
     """What was given, or the method's own."""
-    return config.training.learning_rate or METHODS[config.adapter.method].learning_rate
+    if config.training.learning_rate is not None:
+        return config.training.learning_rate
+    method = METHODS[config.adapter.method]
+    return method.preset_learning_rates.get(config.adapter.preset, method.learning_rate)
 
 
 def output_folder(config: TrainConfig) -> Path:
@@ -202,7 +214,7 @@ def _trainer(
         warmup_steps=options.warmup_steps, lr_scheduler_type="linear", weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm, activation_checkpointing=options.checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        logging_steps=config.run.log_every, save_strategy="steps", save_steps=config.run.save_every,
+        logging_steps=min(config.run.log_every, options.steps), save_strategy="steps", save_steps=config.run.save_every,
         save_total_limit=2, report_to=[], seed=options.seed, use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True, remove_unused_columns=False, label_names=["labels"], dataloader_pin_memory=False,
     )  # fmt: skip
@@ -228,9 +240,23 @@ def parameter_counts(model: PeftModel) -> dict[str, int]:
     trained, total = model.get_nb_trainable_parameters()
     frozen = model.base_model.bank().num_frozen if isinstance(config, QPAConfig) else 0
     return {
-        "trained": trained, "frozen_from_seed": frozen, "lora_same_rank": config.r * rank_1, "lora_rank_1": rank_1,
+        "trained": trained, "frozen": frozen, "lora_same_rank": config.r * rank_1, "lora_rank_1": rank_1,
         "model": total - trained,
     }  # fmt: skip
+
+
+def resolved_settings(model: PeftModel, config: TrainConfig) -> dict[str, Any]:
+    """What was left to defaults, presets and budgets, as it was decided."""
+    adapter = model.peft_config["default"]
+    layers = lora_layers(model.base_model.model, "default")
+    found: dict[str, Any] = {
+        "learning_rate": learning_rate(config), "targets": list(layers), "alpha": adapter.lora_alpha,
+    }  # fmt: skip
+    if isinstance(adapter, QPAConfig):
+        built = adapter.resolved or {}
+        found.update({name: getattr(adapter, name) for name in ("hidden", "activation", "transform", "start")})
+        found.update({name: built[name] for name in ("chunk_size", "num_chunks", "num_qubits")})
+    return found
 
 
 def generator_facts(model: PeftModel) -> dict[str, Any] | None:

@@ -83,6 +83,7 @@ def paper_perplexity(model: nn.Module, tokenizer: Any, text: str, max_length: in
         text: The test text.
         max_length: The model's number of positions, if below 512.
     """
+    was_training = model.training
     model.eval()
     device, length = next(model.parameters()).device, min(PAPER_LENGTH, max_length)
     pad = tokenizer.eos_token_id
@@ -94,4 +95,5 @@ def paper_perplexity(model: nn.Module, tokenizer: Any, text: str, max_length: in
         batch = torch.tensor(rows, device=device)
         logits = model(input_ids=batch, attention_mask=torch.tensor(mask, device=device)).logits
         losses.append(float(F.cross_entropy(logits[:, :-1].float().flatten(0, 1), batch[:, 1:].flatten())))
-    return math.exp(sum(losses) / len(losses))
+    model.train(was_training)
+    return math.exp(min(sum(losses) / len(losses), 700))

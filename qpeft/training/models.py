@@ -28,7 +28,7 @@ def _locate(model: str) -> str:
 
 def _load(auto_class: Any, model: str, **kwargs: Any) -> Any:
     try:
-        return auto_class.from_pretrained(_locate(model), **kwargs)
+        return auto_class.from_pretrained(_locate(model), trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -68,7 +68,7 @@ def skeleton(config: Any) -> nn.Module:
 
     try:
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config)
+            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except ValueError as error:
         raise ConfigError(f"a {config.model_type} model is no causal language model") from error
     return model

@@ -56,7 +56,7 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
             ("parameters", "count"),
             [
                 ("trained", f"{counts['trained']:,}"),
-                ("frozen, rebuilt from the seed", f"{counts['frozen_from_seed']:,}"),
+                ("frozen random numbers", f"{counts['frozen']:,}"),
                 ("plain LoRA of the same rank would train", f"{counts['lora_same_rank']:,}"),
                 ("plain LoRA of rank 1 would train", f"{counts['lora_rank_1']:,}"),
                 ("the model", f"{counts['model']:,}"),

@@ -11,10 +11,11 @@ from typing import Any
 
 from qpeft.errors import RunError
 from qpeft.files import write_json, write_text
-from qpeft.options import to_sections
+from qpeft.options import read_toml, to_sections
 from qpeft.training.config import TrainConfig
 
 MANIFEST = "run.json"
+CONTENTS = (MANIFEST, "config.toml", "metrics.json", "report.md", "loss.png", "adapter", "lora", "checkpoints")
 PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
 
 
@@ -54,10 +55,24 @@ class RunFolder:
 
     def begin(self) -> None:
         """Removes a run that is to be replaced and writes the manifest: from here on the folder holds this run."""
-        if self._replaces:
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.save()
+        try:
+            if self._replaces:
+                self._remove()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.save()
+        except OSError as error:
+            raise RunError(
+                f"the output folder {self.path} cannot be written: {error.strerror}; give another --output"
+            ) from error
+
+    def _remove(self) -> None:
+        """Removes what a run writes, and nothing else that may lie beside it."""
+        for name in CONTENTS:
+            entry = self.path / name
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         file = self.path / MANIFEST
@@ -89,12 +104,18 @@ class RunFolder:
 
         self.manifest.update(entries)
         write_json(self.path / MANIFEST, self.manifest)
-        write_text(self.path / "config.toml", tomli_w.dumps(to_sections(self.config)))
+        extra = {"versions": self.manifest["versions"], "resolved": self.manifest.get("resolved", {})}
+        write_text(self.path / "config.toml", tomli_w.dumps({**to_sections(self.config), **extra}))
 
     def finish(self) -> None:
         """Marks the run finished and removes its checkpoints."""
         self.save(status="finished")
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def read_settings(path: Path) -> dict[str, dict[str, Any]]:
+    """The settings in a TOML file, which may be a run's own `config.toml` with what it adds."""
+    return {name: section for name, section in read_toml(path).items() if name not in ("versions", "resolved")}
 
 
 def versions() -> dict[str, str]:

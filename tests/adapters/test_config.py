@@ -175,3 +175,14 @@ def test_a_used_circuit_can_be_replaced_by_another():
     bank_of(used)
     other = ansatz("ry_cnot", 5, 2)
     assert bank_of(dataclasses.replace(used, ansatz=other)).generator.spec.circuit == other
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"resolved": {}}, {"resolved": "x"}, {"format_version": "2"}, {"hidden": ["a"]}, {"reps": 2.5},
+     {"lora_alpha": float("nan")}, {"hidden": [True]}],
+)  # fmt: skip
+def test_a_damaged_config_is_named(damage):
+    (name,) = damage
+    with pytest.raises(ConfigError, match=rf"{name} is .* adapter_config\.json is damaged"):
+        QPAConfig(target_modules=["lm_head"], **damage)

@@ -168,9 +168,7 @@ def test_the_same_seed_gives_the_same_generator():
 
 
 def test_what_cannot_fit_is_refused_before_it_is_built():
-    with pytest.raises(
-        EngineError, match=r"40 qubits .* need about 24,576\.0 GiB; .* larger chunk size"
-    ):
+    with pytest.raises(EngineError, match=r"40 qubits .* need about 24,576\.0 GiB; .* larger chunk size"):
         QPAGenerator(QPASpec(target_size=2**40, chunk_size=1))
     with pytest.raises(EngineError, match=r"1,099,511,627,776 chunks of 1 weights need about .* GiB"):
         QPAGenerator(QPASpec(target_size=2**40, chunk_size=1, source="none"))

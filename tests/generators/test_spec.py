@@ -190,3 +190,14 @@ def test_a_circuit_of_other_qubits_is_refused_with_both_numbers():
 def test_bad_settings(arguments, message):
     with pytest.raises(ConfigError, match=message):
         QPASpec(**{"target_size": 10, "chunk_size": 5, **arguments})
+
+
+def test_a_budget_passes_over_sizes_that_an_own_ansatz_cannot_build():
+    def needs_three(num_qubits, reps):
+        if num_qubits < 3:
+            raise ValueError("need 3")
+        return ansatz("ry_cnot", num_qubits, reps)
+
+    assert QPASpec.within_budget(1000, 600, ansatz=needs_three).num_qubits >= 3
+    with pytest.raises(ConfigError, match="fails for every size from 1 to 2 qubits: need 3"):
+        QPASpec.within_budget(3, 600, ansatz=needs_three)

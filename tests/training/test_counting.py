@@ -42,3 +42,10 @@ def test_bad_input(gpt2_folder):
         count(gpt2_folder, AdapterOptions(), [300_000])
     with pytest.raises(ConfigError, match="Did you mean 'lm_head'"):
         count(gpt2_folder, AdapterOptions(targets=["lmhead"]))
+
+
+def test_a_budget_adds_the_chunk_size_it_allows(gpt2_folder):
+    found = count(gpt2_folder, AdapterOptions(budget=9000), [16])
+    asked, allowed = found.specs
+    assert asked.chunk_size == 16
+    assert 8900 < allowed.num_parameters <= 9000

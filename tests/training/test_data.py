@@ -146,6 +146,11 @@ class TestChunks:
         assert len(chunks) == 3  # the test view is unchanged
         assert len(TokenChunks(torch.arange(3), 4, num_bytes=3).for_training(None)) == 1  # a short text still trains
 
+    def test_an_example_has_an_ignored_place_before_its_targets(self):
+        example = TokenChunks(torch.arange(5), 4, num_bytes=5)[0]
+        assert example["input_ids"].tolist() == [0, 1, 2, 3]
+        assert example["labels"].tolist() == [IGNORED, 1, 2, 3, 4]
+
     def test_unknown_tokens_are_counted(self):
         assert TokenChunks(torch.tensor([1, 0, 0, 2]), 4, 4, unknown_id=0).unknown_share == 0.5
 

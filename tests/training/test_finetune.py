@@ -12,10 +12,13 @@ from transformers import AutoModelForCausalLM
 
 import qpeft.adapters  # noqa: F401  (registers QPA)
 from qpeft.errors import ConfigError, RunError
+from qpeft.options import build, read_toml
 from qpeft.training import finetune
-from qpeft.training.config import AdapterOptions, TrainingOptions
+from qpeft.training.config import AdapterOptions, TrainConfig, TrainingOptions
 from qpeft.training.finetune import mean_token_loss, prepare, train
-from tests.tiny_models import IDS, logits
+from qpeft.training.metrics import evaluate
+from qpeft.training.runs import read_settings
+from tests.tiny_models import IDS, gpt2, llama, logits
 
 
 def base(folder):
@@ -129,7 +132,7 @@ def test_counts_and_generator_facts(make_config):
     counts, generator = result.metrics["parameters"], result.metrics["generator"]
     assert counts["lora_rank_1"] == 100 + 32
     assert counts["lora_same_rank"] == 2 * 132
-    assert counts["frozen_from_seed"] == 2 * 32
+    assert counts["frozen"] == 2 * 32
     assert generator["chunks"] == -(-264 // 16) == 17 and generator["qubits"] == 5
     assert counts["trained"] == 8 * 5 + (6 + 1) * 16 + (16 + 1) * 16
 
@@ -165,3 +168,37 @@ def test_a_context_beyond_the_model_is_refused(make_config):
     config = make_config()
     with pytest.raises(ConfigError, match="context 64 is more than the model's 32 positions"):
         prepare(replace(config, data=replace(config.data, context=64)))
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_the_logged_loss_is_the_loss_for_every_kind_of_model(make, make_config, model_folder, tmp_path):
+    """Whether or not the model's own loss would shift the labels."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "model"
+    make().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model_folder).save_pretrained(folder)
+    options = TrainingOptions(steps=1, batch_size=2, accumulation=2, warmup_steps=0)
+    config = make_config(AdapterOptions(rank=1), model=folder, training=options)
+    config = replace(config, data=replace(config.data, max_train_chunks=4))
+    prepared = prepare(config)
+    expected = evaluate(prepared.model, prepared.train, 4).nats_per_token
+    ((_, logged),) = train(config, prepared=prepared).curve
+    assert logged == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_diverged_run_saves_nothing_and_says_so(make_config):
+    config = make_config(training=TrainingOptions(steps=3, batch_size=2, warmup_steps=0, learning_rate=1e38))
+    with pytest.raises(RunError, match=r"training diverged.*lower --learning-rate \(it was 1e\+38\)"):
+        train(config)
+    assert not (Path(config.run.output) / "adapter").exists()
+
+
+def test_the_run_folder_says_what_was_resolved(make_config):
+    result = train(make_config(AdapterOptions(preset="paper", chunk_size=32)))
+    written = read_toml(result.folder / "config.toml")
+    assert written["resolved"]["learning_rate"] == 0.01
+    assert written["resolved"]["targets"] == ["lm_head"]
+    assert written["resolved"]["hidden"] == [32, 64, 128, 128, 64, 32, 32]
+    assert written["versions"]["torch"] == torch.__version__
+    assert build(TrainConfig, read_settings(result.folder / "config.toml"), {}).adapter.preset == "paper"

@@ -4,7 +4,7 @@ from qpeft.training.report import markdown_report, warnings_for
 def metrics(**changes):
     side = {"bits_per_byte": 2.0, "perplexity": 9.0, "nats_per_token": 2.2, "tokens": 100, "bytes_per_token": 3.0,
             "unknown_share": 0.0}  # fmt: skip
-    counts = {"trained": 50, "frozen_from_seed": 8, "lora_same_rank": 400, "lora_rank_1": 100, "model": 10_000}
+    counts = {"trained": 50, "frozen": 8, "lora_same_rank": 400, "lora_rank_1": 100, "model": 10_000}
     found = {
         "method": "qpa", "before": dict(side), "after": {**side, "nats_per_token": 2.0}, "parameters": counts,
         "seconds_per_step": 0.1, "steps": 5, "learning_rate": 0.03, "generator": None,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from qpeft.errors import RunError
-from qpeft.options import build, read_toml
+from qpeft.options import build
 from qpeft.training.config import RunOptions, TrainConfig, TrainingOptions
-from qpeft.training.runs import MANIFEST, RunFolder
+from qpeft.training.runs import MANIFEST, RunFolder, read_settings
 
 
 def start(config, **run):
@@ -24,7 +24,7 @@ def test_a_new_folder_holds_the_settings_and_versions(make_config):
     assert manifest["status"] == "running"
     assert manifest["versions"].keys() >= {"python", "torch", "transformers", "peft", "numpy", "qpeft"}
     assert manifest["settings"]["training"]["seed"] == 0
-    assert build(TrainConfig, read_toml(folder.path / "config.toml"), {}) == config
+    assert build(TrainConfig, read_settings(folder.path / "config.toml"), {}) == config
 
 
 def test_nothing_changes_before_the_run_begins(make_config, tmp_path):
@@ -95,3 +95,16 @@ def test_finishing_removes_the_checkpoints(make_config):
 def test_resume_and_overwrite_exclude_each_other():
     with pytest.raises(ValueError, match="not both"):
         RunOptions(resume=True, overwrite=True)
+
+
+def test_overwriting_removes_the_run_and_nothing_beside_it(make_config):
+    folder = start(make_config())
+    (folder.path / "notes.txt").write_text("mine", encoding="utf8")
+    (folder.path / "adapter").mkdir()
+    start(make_config(), overwrite=True)
+    assert {path.name for path in folder.path.iterdir()} == {MANIFEST, "config.toml", "notes.txt"}
+
+
+def test_a_folder_that_cannot_be_written(make_config):
+    with pytest.raises(RunError, match="cannot be written"):
+        start(make_config(), output="/proc/no-such/run")
