@@ -23,6 +23,7 @@ from torch import Tensor
 
 from qpeft.qcircuits.circuit import Circuit, Operation
 from qpeft.qcircuits.gates import Kind, gate
+from qpeft.qcircuits.memory import Footprint
 from qpeft.qcircuits.program import LocalStep, MatrixTable, MonomialStep, PairStep, Program, Step
 
 MAX_BLOCK_QUBITS = 4  # 16 x 16 Kronecker blocks: measured fastest on CPU for 8 to 20 qubits
@@ -61,37 +62,47 @@ def _schedule(circuit: Circuit) -> list[_Draft]:
     return drafts
 
 
-@lru_cache(maxsize=16)  # each holds 24 bytes an amplitude
 def monomial_arrays(
     num_qubits: int, operations: tuple[Operation, ...]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.complex128]]:
-    """Constant permutations and diagonals multiplied out: `new[i] = phases[i] * old[source[i]]`."""
-    index = np.arange(2**num_qubits)
-    source, phases = index.copy(), np.ones(2**num_qubits, dtype=np.complex128)
-    for operation in operations:
-        matrix = gate(operation.gate).at()
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.complex128] | None]:
+    """Constant permutations and diagonals multiplied out: `new[i] = phases[i] * old[source[i]]`; no phases if all 1.
+
+    Each gate moves, in place, only the amplitudes that it moves: those with certain values of its qubits.
+    """
+    axes = (2,) * num_qubits
+    source = np.arange(2**num_qubits).reshape(axes)
+    matrices = [gate(operation.gate).at() for operation in operations]
+    phases = np.ones(axes, dtype=np.complex128) if any(map(_turns, operations)) else None
+    for operation, matrix in zip(operations, matrices, strict=True):
+        values = list(np.ndindex(*axes[: len(operation.qubits)]))
         columns = np.abs(matrix).argmax(axis=1)
-        shifts = [num_qubits - 1 - q for q in operation.qubits]
-        row = np.zeros_like(index)
-        for shift in shifts:
-            row = 2 * row + ((index >> shift) & 1)
-        column = columns[row]
-        moved = index.copy()
-        for place, shift in enumerate(reversed(shifts)):
-            moved = (moved & ~(1 << shift)) | (((column >> place) & 1) << shift)
-        source, phases = source[moved], matrix[row, column] * phases[moved]
-    return source, phases
+        moved = [(values[row], values[column]) for row, column in enumerate(columns.tolist()) if row != column]
+        for array in (source,) if phases is None else (source, phases):
+            front = np.moveaxis(array, operation.qubits, range(len(operation.qubits)))
+            old = [front[column].copy() for _, column in moved]
+            for (row, _), part in zip(moved, old, strict=True):
+                front[row] = part
+        if phases is not None:
+            front = np.moveaxis(phases, operation.qubits, range(len(operation.qubits)))
+            for value, entries, column in zip(values, matrix, columns, strict=True):
+                if entries[column] != 1:
+                    front[value] *= entries[column]
+    return source.reshape(-1), None if phases is None else phases.reshape(-1)
 
 
-def _monomial_step(num_qubits: int, draft: _Draft, dtype: torch.dtype, device: torch.device) -> MonomialStep:
-    source, phases = monomial_arrays(num_qubits, tuple(draft.operations))
-    moves, turns = bool((source != np.arange(len(source))).any()), not np.allclose(phases, 1)
-    values = torch.from_numpy(phases)
-    return MonomialStep(
-        torch.from_numpy(source).to(device) if moves else None,
-        torch.from_numpy(np.argsort(source)).to(device) if moves else None,
-        (values if dtype.is_complex else values.real).to(device=device, dtype=dtype) if turns else None,
-    )
+def _monomial_step(
+    num_qubits: int, operations: tuple[Operation, ...], dtype: torch.dtype, device: torch.device
+) -> MonomialStep:
+    order, turns = monomial_arrays(num_qubits, operations)
+    source, phases = torch.from_numpy(order), None
+    if turns is not None and turns.real.min() < 1 - 1e-12:  # all have modulus 1
+        values = torch.from_numpy(turns)
+        phases = (values if dtype.is_complex else values.real).to(device=device, dtype=dtype)
+    counting = torch.arange(len(source))
+    if torch.equal(source, counting):
+        return MonomialStep(None, None, phases)
+    inverse = torch.empty_like(source).scatter_(0, source, counting)
+    return MonomialStep(source.to(device), inverse.to(device), phases)
 
 
 def _blocks(num_qubits: int) -> tuple[tuple[int, int], ...]:
@@ -99,6 +110,27 @@ def _blocks(num_qubits: int) -> tuple[tuple[int, int], ...]:
     count = -(-num_qubits // MAX_BLOCK_QUBITS)
     size, larger = divmod(num_qubits, count)
     return tuple(group for group in ((larger, size + 1), (count - larger, size)) if group[0])
+
+
+@lru_cache(maxsize=32)
+def footprint(circuit: Circuit) -> Footprint:
+    """What the circuit's program will hold, without compiling it."""
+    drafts = _schedule(circuit)
+    locals_, pairs = (sum(draft.kind == kind for draft in drafts) for kind in ("local", "pair"))
+    monomials = {tuple(draft.operations) for draft in drafts if draft.kind == "monomial"}
+    blocks = _blocks(circuit.num_qubits)
+    return Footprint(
+        moves=sum(any(gate(o.gate).kind is Kind.PERMUTATION for o in group) for group in monomials),
+        turns=sum(any(_turns(o) for o in group) for group in monomials),
+        table=locals_ * sum(count * 4**size for count, size in blocks) + pairs * 16,
+        pairs=pairs > 0,
+        results=len(drafts) + locals_ * (sum(count for count, _ in blocks) - 1) + 2 * pairs,
+    )
+
+
+def _turns(operation: Operation) -> bool:
+    """Whether a constant permutation or diagonal has a phase that is not 1."""
+    return not bool(np.isin(gate(operation.gate).at(), (0, 1)).all())
 
 
 @lru_cache(maxsize=32)
@@ -128,7 +160,7 @@ def compile_circuit(circuit: Circuit, dtype: torch.dtype, device: torch.device) 
         elif draft.kind == "monomial":
             key = tuple(draft.operations)
             if key not in monomials:  # equal layers share one index tensor
-                monomials[key] = _monomial_step(n, draft, dtype, device)
+                monomials[key] = _monomial_step(n, key, dtype, device)
             step = monomials[key]
             if step.source is not None or step.phases is not None:  # gates that cancel leave no step
                 steps.append(step)

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from qpeft.errors import EngineError
 
-STATES_HELD = 6  # state, cotangent, their pair, one temporary pair: the peak of forward and adjoint backward
+# What a forward and adjoint backward pass holds at its peak: the final state and its cotangent, three buffers to walk
+# them back, and the probabilities that the caller keeps. (glibc keeps some freed tensors of up to 32 MiB beside these.)
+STATES_HELD = 6
+PAIR_STATES = 3  # more while a pair gate is undone: both states with its qubits in front, and a product
+TABLES_HELD = 3  # the gate matrices, their gradients, and one product of the two on the way to the angles
+INDEX_BYTES = 2 * 8  # a permutation and its inverse, int64
 WORTH_CHECKING = 2**26  # bytes; below this no machine that runs torch is short
 
 
-def state_bytes(num_qubits: int, states: int, dtype: torch.dtype) -> int:
-    """Bytes a forward and adjoint backward pass needs at its peak for `states` states of `num_qubits` qubits."""
-    return STATES_HELD * states * dtype.itemsize << num_qubits
+@dataclass(frozen=True)
+class Footprint:
+    """What a circuit's program holds besides states.
+
+    Attributes:
+        moves: Number of different index permutations, each of 2**N indices and their inverse.
+        turns: Number of different vectors of phases, each of 2**N numbers.
+        table: Numbers in the gate matrices of one state: the sum of d * d over all blocks and pair gates.
+        pairs: Whether there are pair gates.
+        results: Number of states that "backprop" keeps.
+    """
+
+    moves: int = 0
+    turns: int = 0
+    table: int = 0
+    pairs: bool = False
+    results: int = 0
+
+
+def needed_bytes(num_qubits: int, states: int, dtype: torch.dtype, footprint: Footprint, keep_all: bool = False) -> int:
+    """Bytes at the peak of a forward and backward pass: states + compiled indices and phases + gate matrices."""
+    held = STATES_HELD + PAIR_STATES * footprint.pairs + footprint.results * keep_all
+    amplitudes = held * states * dtype.itemsize << num_qubits
+    compiled = (footprint.moves * INDEX_BYTES + footprint.turns * dtype.itemsize) << num_qubits
+    return amplitudes + compiled + TABLES_HELD * states * footprint.table * dtype.itemsize
 
 
 def available_bytes(device: torch.device) -> int:
@@ -24,11 +53,23 @@ def available_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def require_memory(num_qubits: int, states: int, dtype: torch.dtype, device: torch.device) -> None:
-    """Raises `EngineError` if a simulation needs more memory than is free, saying how much it needs."""
-    what = f"{num_qubits} qubits ({states} state(s) of 2**{num_qubits} numbers, {STATES_HELD} copies)"
+def require_memory(
+    num_qubits: int, states: int, dtype: torch.dtype, device: torch.device,
+    footprint: Footprint | None = None, keep_all: bool = False,
+) -> None:  # fmt: skip
+    """Raises `EngineError` if a simulation needs more memory than is free, saying how much it needs.
+
+    Args:
+        num_qubits: N.
+        states: Number of states.
+        dtype: dtype of the states.
+        device: Where they live.
+        footprint: What the program holds; without it only the states are counted.
+        keep_all: Whether autograd keeps the result of every step, as under "backprop".
+    """
     require_bytes(
-        state_bytes(num_qubits, states, dtype), device, what,
+        needed_bytes(num_qubits, states, dtype, footprint or Footprint(), keep_all), device,
+        f"{num_qubits} qubits ({states} state(s) of 2**{num_qubits} numbers and all that comes with them)",
         "Use fewer qubits (for QPA: a larger chunk size) or a smaller batch",
     )  # fmt: skip
 

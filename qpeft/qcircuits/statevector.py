@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits.circuit import Circuit
-from qpeft.qcircuits.fusion import compile_circuit
+from qpeft.qcircuits.fusion import compile_circuit, footprint
 from qpeft.qcircuits.kernels import run, run_back
 from qpeft.qcircuits.memory import require_memory
 from qpeft.qcircuits.program import Program
@@ -138,9 +138,13 @@ class StatevectorEngine:
         if not 1 <= k <= dim:
             raise EngineError(f"a circuit on {circuit.num_qubits} qubits has 1 to {dim} columns; given k={k}")
         _check_angles(circuit, angles)
-        require_memory(circuit.num_qubits, k, angles.dtype, angles.device)  # before the identity below
+        self._require_memory(circuit, k, angles.dtype, angles.device)  # before the identity below
         start = torch.eye(k, dim, dtype=angles.dtype, device=angles.device)
         return self._run(circuit, angles, start, (k,)).mT
+
+    def _require_memory(self, circuit: Circuit, states: int, dtype: torch.dtype, device: torch.device) -> None:
+        keep_all = self.method == "backprop" and torch.is_grad_enabled()
+        require_memory(circuit.num_qubits, states, dtype, device, footprint(circuit), keep_all)
 
     def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None, inner: tuple[int, ...] = ()) -> Tensor:
         """Angles (..., P), start (..., *inner, D) or (*inner, D) -> (..., *inner, D)."""
@@ -150,7 +154,7 @@ class StatevectorEngine:
         leading, dim = angles.shape[:-1], 2**circuit.num_qubits
         flat = angles.reshape(math.prod(leading), angles.shape[-1])
         states = len(flat) * math.prod(inner)
-        require_memory(circuit.num_qubits, states, dtype, angles.device)
+        self._require_memory(circuit, states, dtype, angles.device)
         program = compile_circuit(circuit, dtype, angles.device)
         shape = (dim,) if states == 1 else (states, dim)
         if start is None:
