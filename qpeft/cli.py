@@ -63,7 +63,11 @@ def train(
 
     settings = build(TrainConfig, read_settings(config) if config else {}, flags)
     _quiet()
-    result = run(settings, console)
+    try:
+        result = run(settings, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted. The run goes on from its last checkpoint with --resume.")
+        raise typer.Exit(130) from None
     console.print(_metrics_table({settings.adapter.method: result.metrics}))
     for text in warnings_for(result.metrics):
         console.print(f"[yellow]Mind:[/yellow] {text}.")

@@ -69,7 +69,8 @@ def _require_memory(spec: QPASpec) -> None:
         require_memory(spec.num_qubits, 1, torch.float32 if spec.circuit.is_real else torch.complex64, cpu)
     labels = 2 * 8 * spec.num_qubits  # int64, while they are made
     activations = 3 * 4 * sum(spec.mapping_widths)  # float32: value, gradient, one temporary
+    parameters = 4 * 4 * spec.num_parameters  # float32: value, gradient, and two moments of Adam
     require_bytes(
-        spec.num_chunks * (labels + activations), cpu,
+        spec.num_chunks * (labels + activations) + parameters, cpu,
         f"{spec.num_chunks:,} chunks of {spec.chunk_size:,} weights", "Use a larger chunk size or fewer targets",
     )  # fmt: skip

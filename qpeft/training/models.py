@@ -50,7 +50,15 @@ def load_model(options: ModelOptions) -> nn.Module:
     """The model with frozen weights, on the first GPU if there is one."""
     from transformers import AutoModelForCausalLM
 
-    model: nn.Module = _load(AutoModelForCausalLM, options.model, dtype=getattr(torch, options.dtype))
+    model: nn.Module
+    model, info = _load(
+        AutoModelForCausalLM, options.model, dtype=getattr(torch, options.dtype), output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ConfigError(
+            f"the checkpoint {options.model} lacks weights of a causal language model "
+            f"({', '.join(sorted(info['missing_keys'])[:3])}, ...); it is another kind of model, or damaged"
+        )
     model.requires_grad_(False)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 

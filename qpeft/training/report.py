@@ -77,7 +77,7 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
 
 
 def _circuit_section(generator: dict[str, Any] | None) -> list[str]:
-    if generator is None:
+    if generator is None or generator["source"] not in ("circuit", "frozen"):
         return []
     drawing = generator["drawing"].splitlines()
     return [

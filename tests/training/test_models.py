@@ -47,3 +47,14 @@ def test_a_model_that_generates_no_text(tmp_path):
     ViTConfig().save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="a vit model is no causal language model"):
         skeleton(load_config(str(tmp_path)))
+
+
+def test_an_encoder_without_a_head_is_refused(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, is_decoder=True
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"lacks weights of a causal language model \(cls\."):
+        load_model(ModelOptions(model=str(tmp_path)))
