@@ -79,7 +79,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="folder for the results")] = Path("runs/demo"),
     steps: Annotated[int, typer.Option(help="optimiser steps of each run")] = 200,
 ) -> None:
-    """Adapt the embedded model to the Python language reference, with QPA and with LoRA (under a minute on two free cores)."""
+    """Adapt the embedded model to the Python language reference, with QPA and LoRA (under a minute on two cores)."""
     from qpeft.training.demo import demo as run
 
     _quiet()
