@@ -135,6 +135,7 @@ def train(config: TrainConfig, console: Console | None = None, prepared: Prepare
 
     Raises:
         QpeftError: Input that cannot be worked with, before any step is taken.
+        RunError: Training diverged; nothing is saved.
     """
     console = console or Console(quiet=True)
     folder = RunFolder(output_folder(config), config)
