@@ -1,27 +1,177 @@
-"""The registry of engines: one name, the same in Python, TOML and on the command line."""
+"""The registry of engines, and their one grammar: the same string in Python, TOML and on the command line."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from qpeft.qcircuits import Engine, StatevectorEngine
+from qpeft.errors import ConfigError
+from qpeft.extras import MissingExtraError, is_installed
+from qpeft.qcircuits import Engine, SampledEngine, Shots, StatevectorEngine
 from qpeft.registry import Registry
+
+GRAMMAR = "NAME[@DEVICE][:SHOTS], where SHOTS is a number (4096) or shots for each basis state (10x)"
+
+
+@dataclass(frozen=True)
+class EngineName:
+    """An engine, its device and its shots, e.g. `exact`, `exact:10x`, `aer@ibm_torino:4096`.
+
+    Example:
+        >>> EngineName.parse("aer@ibm_torino:20x").device
+        'ibm_torino'
+        >>> print(EngineName.parse("exact:10x"))
+        exact:10x
+    """
+
+    name: str
+    device: str | None = None
+    shots: Shots | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> EngineName:
+        """Reads a string of the grammar.
+
+        Raises:
+            ConfigError: It does not parse, names no engine, or gives the engine what it does not take.
+        """
+        found = re.fullmatch(r"(?P<name>[^@:]+)(@(?P<device>[^@:]+))?(:(?P<shots>[^@:]*))?", str(text).strip())
+        if found is None:
+            raise ConfigError(f"engine {text!r} does not parse; expected {GRAMMAR}. Engines: {', '.join(ENGINES)}")
+        entry = ENGINES[found["name"]]
+        shots = None if found["shots"] is None else Shots.of(found["shots"])
+        name = cls(found["name"], found["device"], shots)
+        if name.device is not None and entry.device is None:
+            raise ConfigError(f"engine {text!r}: {name.name!r} takes no @DEVICE")
+        if name.device is None and entry.needs_device:
+            raise ConfigError(f"engine {text!r}: give {entry.device} as {name.name}@DEVICE")
+        if shots is None and not entry.diff_methods:
+            raise ConfigError(f"engine {text!r} only measures; give it shots: {text}:4096 or {text}:10x")
+        if shots is not None and not entry.sampled_diff_methods:
+            raise ConfigError(f"engine {text!r}: {name.name!r} takes no :SHOTS")
+        return name
+
+    def __str__(self) -> str:
+        device = "" if self.device is None else f"@{self.device}"
+        return f"{self.name}{device}" + ("" if self.shots is None else f":{self.shots}")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine is made with, beside its name.
+
+    Attributes:
+        diff_method: How it is differentiated.
+        gradient_shots: Shots of each circuit of a sampled gradient; as many as forward if None.
+        seed: Decides what is drawn at random.
+    """
+
+    diff_method: str
+    gradient_shots: Shots | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """How to make an engine, and one line on what it is."""
+    """A row of the registry.
 
-    make: Callable[[], Engine]
+    Attributes:
+        make: Makes the engine.
+        summary: One line.
+        diff_methods: Differentiation methods without shots, the default first; empty if shots are required.
+        sampled_diff_methods: The same with shots; empty if it takes none.
+        device: What stands after the @, or None if nothing does.
+        needs_device: Whether a device must be named.
+        packages: Packages it imports.
+        install: Command that installs them.
+    """
+
+    make: Callable[[EngineName, EngineOptions], Engine]
     summary: str
+    diff_methods: tuple[str, ...]
+    sampled_diff_methods: tuple[str, ...] = ()
+    device: str | None = None
+    needs_device: bool = False
+    packages: tuple[str, ...] = ()
+    install: str = ""
+
+    @property
+    def is_installed(self) -> bool:
+        return is_installed(*self.packages)
+
+
+def _exact(name: EngineName, options: EngineOptions) -> Engine:
+    if name.shots is None:
+        return StatevectorEngine(options.diff_method)  # type: ignore[arg-type]  # checked by `engine_options`
+    return SampledEngine(
+        StatevectorEngine(), name.shots, options.diff_method, options.gradient_shots, options.seed
+    )  # fmt: skip
 
 
 ENGINES: Registry[EngineEntry] = Registry(
-    "engine", {"exact": EngineEntry(StatevectorEngine, "exact statevector in torch, adjoint differentiation")}
-)
+    "engine",
+    {
+        "exact": EngineEntry(
+            _exact, "exact statevector in torch", ("adjoint", "backprop"),
+            ("straight-through", "parameter-shift", "spsa"),
+        ),
+    },
+)  # fmt: skip
 
 
-def get_engine(name: str) -> Engine:
-    """The engine called `name`; raises `ConfigError` with the nearest names if there is none."""
-    return ENGINES[name].make()
+def register_engine(name: str, entry: EngineEntry) -> None:
+    """Makes an engine available under `name` wherever an engine is named; raises `ConfigError` if it is taken."""
+    if re.search(r"[@:\s]", name):
+        raise ConfigError(f"an engine's name has no '@', ':' or space; given {name!r}")
+    ENGINES.register(name, entry)
+
+
+def get_engine(
+    text: str, diff_method: str | None = None, gradient_shots: Shots | int | str | None = None, seed: int = 0
+) -> Engine:
+    """The engine a string of the grammar names.
+
+    Args:
+        text: `NAME[@DEVICE][:SHOTS]`, e.g. `exact`, `exact:10x`, `aer:4096`.
+        diff_method: How it is differentiated; the engine's default if None.
+        gradient_shots: Shots of each circuit of a sampled gradient; as many as forward if None.
+        seed: Decides what is drawn at random.
+
+    Raises:
+        ConfigError: A string that does not parse, or a setting the engine does not take.
+        MissingExtraError: A package the engine needs is not installed.
+
+    Example:
+        >>> get_engine("exact:10x").describe()["shots"]
+        '10x'
+    """
+    name, options = check_engine(text, diff_method, gradient_shots, seed)
+    entry = ENGINES[name.name]
+    if not entry.is_installed:
+        raise MissingExtraError(f"engine {name.name!r} needs {', '.join(entry.packages)}: {entry.install}")
+    return entry.make(name, options)
+
+
+def check_engine(
+    text: str, diff_method: str | None = None, gradient_shots: Shots | int | str | None = None, seed: int = 0
+) -> tuple[EngineName, EngineOptions]:
+    """What `get_engine` would make, without importing or making anything; raises as it does."""
+    name = EngineName.parse(text)
+    entry = ENGINES[name.name]
+    allowed = entry.diff_methods if name.shots is None else entry.sampled_diff_methods
+    if diff_method is not None and diff_method not in allowed:
+        with_shots = "" if name.shots is None else ", since measured frequencies have no state to differentiate"
+        raise ConfigError(
+            f"diff_method {diff_method!r} is not available for engine {str(name)!r}{with_shots}; "
+            f"available: {', '.join(allowed)}"
+        )
+    options = EngineOptions(diff_method or allowed[0], seed=seed)
+    if gradient_shots is not None:
+        if name.shots is None or options.diff_method not in ("parameter-shift", "spsa"):
+            raise ConfigError(
+                f"gradient_shots is {gradient_shots}, but engine {str(name)!r} with diff_method "
+                f"{options.diff_method!r} samples no gradient; give the engine shots and 'parameter-shift' or 'spsa'"
+            )
+        options = replace(options, gradient_shots=Shots.of(gradient_shots))
+    return name, options

@@ -1,12 +1,17 @@
 """Circuits, defined once, and the engines that run them."""
 
 from qpeft.qcircuits.ansatz import ANSATZE, Ansatz, ansatz, n_local, register_ansatz
+from qpeft.qcircuits.blackbox import BlackBoxEngine
 from qpeft.qcircuits.circuit import Angle, Circuit, CircuitBuilder, Operation
 from qpeft.qcircuits.engine import Engine
 from qpeft.qcircuits.gates import GATES, Gate, Kind, gate
+from qpeft.qcircuits.sampling import SampledEngine
+from qpeft.qcircuits.shots import Shots
 from qpeft.qcircuits.statevector import StatevectorEngine
+from qpeft.qcircuits.surrogate import Surrogate
 
 __all__ = [
-    "ANSATZE", "GATES", "Angle", "Ansatz", "Circuit", "CircuitBuilder", "Engine", "Gate", "Kind", "Operation",
-    "StatevectorEngine", "ansatz", "gate", "n_local", "register_ansatz",
+    "ANSATZE", "GATES", "Angle", "Ansatz", "BlackBoxEngine", "Circuit", "CircuitBuilder", "Engine", "Gate", "Kind",
+    "Operation", "SampledEngine", "Shots", "StatevectorEngine", "Surrogate", "ansatz", "gate", "n_local",
+    "register_ansatz",
 ]  # fmt: skip

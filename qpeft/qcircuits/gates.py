@@ -91,6 +91,15 @@ class Gate:
         return float(np.abs(np.linalg.eigvalsh(self.generator)).max())
 
     @cached_property
+    def gaps(self) -> tuple[float, ...]:
+        """The positive gaps between the generator's eigenvalues: the frequencies of an expectation in the angle."""
+        if self.generator is None:
+            return ()
+        levels = np.linalg.eigvalsh(self.generator)
+        gaps = np.abs(levels[:, None] - levels).round(9)
+        return tuple(float(gap) for gap in np.unique(gaps[gaps > 0]))
+
+    @cached_property
     def harmonics(self) -> tuple[Matrix, Matrix, Matrix]:
         """(C0, C1, C2) with U(theta) = C0 + cos(w theta) C1 + sin(w theta) C2; a constant gate has only C0."""
         if self.generator is None:

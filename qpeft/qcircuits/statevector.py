@@ -10,14 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from qpeft.errors import ConfigError, EngineError
+from qpeft.errors import ConfigError, EngineError, unknown_name
 from qpeft.qcircuits.circuit import Circuit
+from qpeft.qcircuits.engine import Engine, check_angles
 from qpeft.qcircuits.fusion import compile_circuit, footprint
 from qpeft.qcircuits.kernels import run, run_back
 from qpeft.qcircuits.memory import require_memory
 from qpeft.qcircuits.program import Program
 
-METHODS = ("adjoint", "backprop")
+DIFF_METHODS = ("adjoint", "backprop")
 
 
 class _Adjoint(torch.autograd.Function):
@@ -56,17 +57,17 @@ class _AdjointBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
-        raise EngineError("method 'adjoint' is differentiable once; use method 'backprop' for second derivatives")
+        raise EngineError("'adjoint' is differentiable once; for second derivatives use StatevectorEngine('backprop')")
 
 
 @dataclass(frozen=True)
-class StatevectorEngine:
+class StatevectorEngine(Engine):
     """Exact simulation.
 
     Real circuits run in the dtype of the angles (float32 or float64), others in complex64 or complex128.
 
     Args:
-        method: "adjoint" keeps a few states whatever the depth; "backprop" keeps one state a step, and can be
+        diff_method: "adjoint" keeps a few states whatever the depth; "backprop" keeps one state a step, and can be
             differentiated twice.
 
     Example:
@@ -78,11 +79,18 @@ class StatevectorEngine:
         tensor([1., 0., 0., 0., 0., 0., 0., 0.])
     """
 
-    method: Literal["adjoint", "backprop"] = "adjoint"
+    diff_method: Literal["adjoint", "backprop"] = "adjoint"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
+        if self.diff_method not in DIFF_METHODS:
+            raise ConfigError(unknown_name("diff_method of StatevectorEngine", self.diff_method, DIFF_METHODS))
+
+    def check(self, circuit: Circuit, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        """Raises `EngineError` if the state does not fit into memory."""
+        self._require_memory(circuit, 1, dtype if circuit.is_real else dtype.to_complex(), torch.device(device))
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"diff_method": self.diff_method}
 
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
         """See `Engine.probabilities`."""
@@ -107,7 +115,7 @@ class StatevectorEngine:
         """
         if initial_state is None:
             return self._run(circuit, angles, None)
-        _check_angles(circuit, angles)
+        check_angles(circuit, angles)
         if initial_state.shape[-1:] != (2**circuit.num_qubits,):
             raise EngineError(
                 f"initial_state has shape {tuple(initial_state.shape)}; {circuit.num_qubits} qubits need "
@@ -137,18 +145,18 @@ class StatevectorEngine:
         dim = 2**circuit.num_qubits
         if not 1 <= k <= dim:
             raise EngineError(f"a circuit on {circuit.num_qubits} qubits has 1 to {dim} columns; given k={k}")
-        _check_angles(circuit, angles)
+        check_angles(circuit, angles)
         self._require_memory(circuit, k, angles.dtype, angles.device)  # before the identity below
         start = torch.eye(k, dim, dtype=angles.dtype, device=angles.device)
         return self._run(circuit, angles, start, (k,)).mT
 
     def _require_memory(self, circuit: Circuit, states: int, dtype: torch.dtype, device: torch.device) -> None:
-        keep_all = self.method == "backprop" and torch.is_grad_enabled()
+        keep_all = self.diff_method == "backprop" and torch.is_grad_enabled()
         require_memory(circuit.num_qubits, states, dtype, device, footprint(circuit), keep_all)
 
     def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None, inner: tuple[int, ...] = ()) -> Tensor:
         """Angles (..., P), start (..., *inner, D) or (*inner, D) -> (..., *inner, D)."""
-        _check_angles(circuit, angles)
+        check_angles(circuit, angles)
         complex_run = not circuit.is_real or (start is not None and start.is_complex())
         dtype = angles.dtype.to_complex() if complex_run else angles.dtype
         leading, dim = angles.shape[:-1], 2**circuit.num_qubits
@@ -165,7 +173,7 @@ class StatevectorEngine:
         final: Tensor
         with _full_precision(angles.device):
             tables = program.matrices(flat)
-            if self.method == "adjoint":
+            if self.diff_method == "adjoint":
                 final = _Adjoint.apply(program, state, *tables)  # type: ignore[no-untyped-call]
             else:
                 final = run(program, state, tables, reuse=False)
@@ -180,13 +188,3 @@ def _full_precision(device: torch.device) -> AbstractContextManager[object]:
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()  # making the other costs as much as a layer
-
-
-def _check_angles(circuit: Circuit, angles: Tensor) -> None:
-    if angles.ndim == 0 or angles.shape[-1] != circuit.num_parameters:
-        raise EngineError(
-            f"the circuit has {circuit.num_parameters} angles; given a tensor of shape {tuple(angles.shape)}, "
-            f"expected (..., {circuit.num_parameters})"
-        )
-    if angles.dtype not in (torch.float32, torch.float64):
-        raise EngineError(f"angles are {angles.dtype}; expected torch.float32 or torch.float64 (use angles.float())")
