@@ -11,10 +11,11 @@ from typing import Any
 from peft import LoraConfig
 
 from qpeft.adapters.peft_internals import QpeftType
+from qpeft.engines import check_engine, get_engine
 from qpeft.errors import ConfigError
 from qpeft.generators.spec import AnsatzLike, QPASpec
 from qpeft.options import option
-from qpeft.qcircuits import Circuit
+from qpeft.qcircuits import Circuit, Engine
 from qpeft.registry import Registry
 
 FORMAT_VERSION = 1
@@ -73,8 +74,12 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
     transform: str | None = option(None, "what is done to the probabilities")
     start: str | None = option(None, "'identity' (zero last layer, frozen random A) or 'paper' (all random)")
     source: str = option("circuit", "circuit, or a classical control: frozen, free, mlp, none")
-    engine: str = option("exact", "engine that runs the circuit")
-    seed: int = option(0, "seed of the frozen random factor, which is rebuilt instead of saved")
+    engine: str = option("exact", "engine that runs the circuit, NAME[@DEVICE][:SHOTS], e.g. exact:20x")
+    diff_method: str | None = option(None, "how the engine is differentiated; its own default if not given")
+    gradient_shots: str | None = option(None, "shots of each circuit of a sampled gradient; the engine's if not given")
+    seed: int = option(
+        0, "seed of the frozen random factor, which is rebuilt and not saved, and of the engine's samples"
+    )
     resolved: dict[str, Any] | None = option(None, "filled in when the adapter is built: sizes, circuit, checksum")
     format_version: int = option(FORMAT_VERSION, "version of this file's format")
     # peft saves the whole embedding matrix beside an adapter of `lm_head` unless token rows are listed: none are.
@@ -109,6 +114,7 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
             raise ConfigError("give chunk_size or budget, not both: the budget chooses the chunk size")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed!r}; it must be a whole number of at least 0")
+        check_engine(self.engine, self.diff_method, self.gradient_shots, self.seed)
 
     def _check_types(self) -> None:
         """Refuses what a damaged or hand-edited `adapter_config.json` may hold."""
@@ -169,6 +175,10 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
         lora_rank_1 = sum(fan_out + fan_in for fan_out, fan_in in shapes)
         least = QPASpec.smallest(target_size, **options)
         return QPASpec.within_budget(target_size, max(lora_rank_1 // 2, least.num_parameters), **options)
+
+    def build_engine(self) -> Engine:
+        """The engine that runs the circuit; raises `MissingExtraError` if a package it needs is not installed."""
+        return get_engine(self.engine, self.diff_method, self.gradient_shots, self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; a circuit or function of the user's own is the circuit in `resolved`."""

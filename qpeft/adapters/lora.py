@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from qpeft.adapters.config import QPAConfig
 from qpeft.adapters.generated import Factors
 from qpeft.adapters.peft_internals import GeneratedLoraModel, QpeftType, Shape, register
-from qpeft.engines import get_engine
 from qpeft.errors import ConfigError
 from qpeft.generators import QPAGenerator, QPASpec
 from qpeft.generators.philox import checksum, uniform
+from qpeft.qcircuits import Engine
 
 
 class QPALoraBank(nn.Module):
@@ -28,18 +28,18 @@ class QPALoraBank(nn.Module):
     Args:
         spec: Sizes of the generator.
         targets: Layer name to ((out_features, in_features), rank).
-        engine: Name of the engine.
+        engine: Runs the circuit.
         frozen_seed: Seed of the frozen factor; None for no frozen factor (the paper's start).
     """
 
     frozen: Tensor
 
     def __init__(
-        self, spec: QPASpec, targets: dict[str, tuple[Shape, int]], engine: str, frozen_seed: int | None
+        self, spec: QPASpec, targets: dict[str, tuple[Shape, int]], engine: Engine, frozen_seed: int | None
     ) -> None:
         super().__init__()
         self.targets = targets
-        self.generator = QPAGenerator(spec, get_engine(engine))
+        self.generator = QPAGenerator(spec, engine)
         # A buffer in any case, since it tells the device; a single zero broadcasts.
         frozen = torch.zeros(1) if frozen_seed is None else _frozen_factor(targets, frozen_seed)
         self.register_buffer("frozen", frozen, persistent=False)
@@ -86,7 +86,8 @@ class QPAModel(GeneratedLoraModel):
 
     def build_bank(self, config: QPAConfig, targets: dict[str, tuple[Shape, int]]) -> nn.Module:
         spec = config.spec([shape for shape, _ in targets.values()])
-        bank = QPALoraBank(spec, targets, config.engine, config.seed if config.start == "identity" else None)
+        frozen_seed = config.seed if config.start == "identity" else None
+        bank = QPALoraBank(spec, targets, config.build_engine(), frozen_seed)
         found = checksum(bank.frozen)
         saved = config.saved_build(spec.target_size)
         if saved is not None and saved["frozen_checksum"] != found:

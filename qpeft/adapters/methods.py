@@ -15,7 +15,7 @@ Settings = dict[str, Any]  # the fields of `qpeft.training.config.AdapterOptions
 
 QPA_SETTINGS = (
     "preset", "chunk_size", "budget", "ansatz", "reps", "hidden", "activation", "transform", "start", "source",
-    "engine", "seed",
+    "engine", "diff_method", "gradient_shots", "seed",
 )  # fmt: skip
 
 

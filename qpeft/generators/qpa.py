@@ -13,18 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from qpeft.generators.mapping import MappingNetwork
+from qpeft.generators.philox import fingerprint
 from qpeft.generators.sources import basis_labels, build_source
 from qpeft.generators.spec import QPASpec
 from qpeft.qcircuits import Engine, StatevectorEngine
-from qpeft.qcircuits.memory import require_bytes, require_memory
+from qpeft.qcircuits.memory import require_bytes
 
 
 class QPAGenerator(nn.Module):
     """Generates `spec.target_size` numbers from the circuit's angles and the mapping network's weights.
 
+    An engine that draws at random draws one sample for each state of the parameters: the same trained numbers give the
+    same vector, however often, in whichever process and after whatever saving and loading; every optimiser step draws
+    anew.
+
     Args:
         spec: Sizes and settings.
         engine: Runs the circuit; exact simulation by default.
+
+    Raises:
+        EngineError: The engine cannot run the circuit, or there is too little memory.
 
     Example:
         >>> generator = QPAGenerator(QPASpec(target_size=1000, chunk_size=100))
@@ -40,9 +48,11 @@ class QPAGenerator(nn.Module):
 
     def __init__(self, spec: QPASpec, engine: Engine | None = None) -> None:
         super().__init__()
+        self.spec, self.engine = spec, engine or StatevectorEngine()
+        if spec.uses_circuit:
+            self.engine.check(spec.circuit)
         _require_memory(spec)
-        self.spec = spec
-        self.source = build_source(spec, engine or StatevectorEngine())
+        self.source = build_source(spec, self.engine)
         self.mapping = MappingNetwork(spec.mapping_widths, spec.activation)
         self.register_buffer("labels", basis_labels(spec.num_chunks, spec.num_qubits), persistent=False)
         if spec.zero_last:
@@ -53,8 +63,16 @@ class QPAGenerator(nn.Module):
         """The mapping network's output, (n_ch, n_mlp), before it is cut and centred."""
         if self.source is None:
             return self.mapping(self.labels)  # type: ignore[no-any-return]
+        self._choose_sample()
         features = self.source()
         return self.mapping(torch.cat([self.labels.to(features.dtype), features[:, None]], dim=1))  # type: ignore[no-any-return]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.no_grad()
+    def _choose_sample(self) -> None:
+        draws = getattr(self.engine, "draws", None)
+        if draws is not None:
+            draws.call = fingerprint(torch.cat([value.reshape(-1) for value in self.state_dict().values()]))
 
     def forward(self) -> Tensor:
         """The generated vector, (target_size,)."""
@@ -63,10 +81,8 @@ class QPAGenerator(nn.Module):
 
 
 def _require_memory(spec: QPASpec) -> None:
-    """Refuses sizes that cannot fit before anything is built; an engine that needs more than a state checks itself."""
+    """Refuses sizes that cannot fit before anything is built; the engine checks what the circuit needs."""
     cpu = torch.device("cpu")
-    if spec.uses_circuit:
-        require_memory(spec.num_qubits, 1, torch.float32 if spec.circuit.is_real else torch.complex64, cpu)
     labels = 2 * 8 * spec.num_qubits  # int64, while they are made
     activations = 3 * 4 * sum(spec.mapping_widths)  # float32: value, gradient, one temporary
     parameters = 4 * 4 * spec.num_parameters  # float32: value, gradient, and two moments of Adam

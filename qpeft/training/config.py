@@ -6,6 +6,7 @@ import math
 from dataclasses import MISSING, asdict, dataclass, field
 from typing import Any
 
+from qpeft.engines import check_engine
 from qpeft.errors import ConfigError
 from qpeft.options import option
 
@@ -79,12 +80,15 @@ class AdapterOptions:
     transform: str | None = option(None, "qpa: what is done to the probabilities")
     start: str | None = option(None, "qpa: identity (adapter starts at zero) or paper (all random)")
     source: str = option("circuit", "qpa: circuit, or a classical control: frozen, free, mlp, none")
-    engine: str = option("exact", "qpa: engine that runs the circuit")
+    engine: str = option("exact", "qpa: engine that runs the circuit, NAME[@DEVICE][:SHOTS], e.g. exact:20x, aer:20x")
+    diff_method: str | None = option(None, "qpa: how the engine is differentiated; see qpeft engines")
+    gradient_shots: str | None = option(None, "qpa: shots of each circuit of a sampled gradient, e.g. 100x")
 
     def __post_init__(self) -> None:
         _at_least(1, self, "rank", "chunk_size", "budget")
         _at_least(0, self, "reps")
         _finite(self, "alpha")
+        check_engine(self.engine, self.diff_method, self.gradient_shots)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
 

@@ -265,11 +265,13 @@ def generator_facts(model: PeftModel) -> dict[str, Any] | None:
     config = model.peft_config["default"]
     if not isinstance(config, QPAConfig):
         return None
-    spec = model.base_model.bank().generator.spec
+    generator = model.base_model.bank().generator
+    spec = generator.spec
     return {
         "qubits": spec.num_qubits, "chunks": spec.num_chunks, "chunk_size": spec.chunk_size,
         "angles": spec.circuit.num_parameters, "depth": spec.circuit.depth, "ansatz": config.to_dict()["ansatz"],
         "source": spec.source, "drawing": spec.circuit.draw(),
+        "engine": {"name": config.engine, **generator.engine.describe()},
     }  # fmt: skip
 
 

@@ -84,7 +84,9 @@ def _circuit_section(generator: dict[str, Any] | None) -> list[str]:
         "", "## Circuit", "",
         f"{generator['ansatz']}: {generator['qubits']} qubits, {generator['angles']} angles, depth "
         f"{generator['depth']}; {generator['chunks']} basis states give chunks of {generator['chunk_size']} weights "
-        f"(source: {generator['source']}). No quantum advantage is claimed: a classical control can do as well.",
+        f"(source: {generator['source']}; engine: {generator['engine']['name']}, differentiated by "
+        f"{generator['engine'].get('diff_method', 'its own rule')}). No quantum advantage is claimed: a classical "
+        "control can do as well.",
         "", "```text", *(line if len(line) <= 100 else line[:97] + "..." for line in drawing), "```",
     ]  # fmt: skip
 

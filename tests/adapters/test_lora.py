@@ -71,7 +71,7 @@ def engine_calls(monkeypatch):
 def test_vector_is_cut_into_b_then_a_row_major():
     targets = {"one": ((3, 5), 2), "two": ((4, 2), 2)}
     torch.manual_seed(0)
-    bank = QPALoraBank(QPASpec(2 * (3 + 5 + 4 + 2), 4, zero_last=False), targets, "exact", None)
+    bank = QPALoraBank(QPASpec(2 * (3 + 5 + 4 + 2), 4, zero_last=False), targets, StatevectorEngine(), None)
     vector, factors = bank.generator().tolist(), bank()
     assert [x for row in factors["one"].B.tolist() for x in row] == vector[:6]  # 3 x 2
     assert [x for row in factors["one"].A.tolist() for x in row] == vector[6:16]  # 2 x 5
@@ -423,6 +423,18 @@ def test_round_trip(tmp_path, low_cpu_mem_usage, is_trainable, start):
     if is_trainable:
         loss(loaded.train()).backward()
         assert all(g.abs().max() > 0 for g in gradients(loaded))
+
+
+def test_a_sampled_adapter_reloads_merges_and_exports_to_the_same_weights(tmp_path):
+    model = trained_alike(engine="exact:10x")
+    wanted = logits(model)
+    assert torch.equal(logits(model), wanted)
+    assert not torch.allclose(wanted, logits(trained_alike(engine="exact")), atol=1e-4)
+    model.save_pretrained(tmp_path / "adapter")
+    assert torch.equal(logits(PeftModel.from_pretrained(gpt2(), tmp_path / "adapter")), wanted)
+    assert export_lora(model, tmp_path / "lora").max_difference < 1e-5
+    assert torch.allclose(logits(PeftModel.from_pretrained(gpt2(), tmp_path / "lora")), wanted, atol=1e-5)
+    assert torch.allclose(logits(model.merge_and_unload()), wanted, atol=1e-5)
 
 
 def test_a_fresh_process_loads_in_two_lines(tmp_path):

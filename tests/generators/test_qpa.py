@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from qpeft.errors import ConfigError, EngineError
 from qpeft.generators import SOURCES, QPAGenerator, QPASpec
-from qpeft.qcircuits import CircuitBuilder, StatevectorEngine
+from qpeft.qcircuits import CircuitBuilder, SampledEngine, StatevectorEngine
 
 START = {"zero_last": False}  # the paper's: everything random
 
@@ -168,7 +169,49 @@ def test_the_same_seed_gives_the_same_generator():
 
 
 def test_what_cannot_fit_is_refused_before_it_is_built():
-    with pytest.raises(EngineError, match=r"40 qubits .* need about 24,576\.0 GiB; .* larger chunk size"):
+    with pytest.raises(EngineError, match=r"40 qubits .* need about 40,960\.0 GiB; .* larger chunk size"):
         QPAGenerator(QPASpec(target_size=2**40, chunk_size=1))
     with pytest.raises(EngineError, match=r"1,099,511,627,776 chunks of 1 weights need about .* GiB"):
         QPAGenerator(QPASpec(target_size=2**40, chunk_size=1, source="none"))
+
+
+class TestSampling:
+    def sampled(self, seed=0, **options):
+        torch.manual_seed(3)
+        engine = SampledEngine(StatevectorEngine(), "10x", seed=seed)
+        return QPAGenerator(QPASpec(50, 7, **START, **options), engine)
+
+    def test_the_same_parameters_give_the_same_sample(self):
+        first, second = self.sampled(), self.sampled()
+        vector = first()
+        first.engine.draws.call += 5  # whatever the engine did in between
+        assert torch.equal(first(), vector)
+        assert torch.equal(second(), vector)
+        assert torch.equal(copy.deepcopy(first)(), vector)
+        assert not torch.equal(self.sampled(seed=1)(), vector)
+
+    @pytest.mark.parametrize("changed", ["source.angles", "mapping.layers.0.bias"])
+    @pytest.mark.parametrize("source", ["circuit", "frozen"])
+    def test_any_step_draws_anew(self, source, changed):
+        gen = self.sampled(source=source)
+        before = gen.source().detach().clone()
+        gen()
+        call = gen.engine.draws.call
+        gen.state_dict()[changed][0] += 1e-6
+        gen()
+        assert gen.engine.draws.call != call
+        gen._choose_sample()
+        assert not torch.equal(gen.source(), before)
+
+    def test_the_vector_is_that_of_the_frequencies(self):
+        gen = self.sampled(transform="identity")
+        gen._choose_sample()
+        shots = 10 * 2**gen.spec.num_qubits
+        counts = gen.source() * shots
+        torch.testing.assert_close(counts, counts.round(), rtol=0, atol=1e-3)
+        assert counts.round().sum() <= shots
+
+    def test_straight_through_gives_the_angles_a_gradient(self):
+        gen = self.sampled()
+        target_loss(gen).backward()
+        assert gen.source.angles.grad.abs().max() > 0
