@@ -1,0 +1,71 @@
+"""Every engine on the same circuit: how far apart the numbers are, and what a gradient costs.
+
+RY + CNOT chain, 8 layers, angles uniform in [-pi, pi], float64. "Difference" is the largest difference of any basis
+probability (and of any angle's gradient of one random linear functional) from the exact engine's; sampled engines differ
+by their shot noise. Times are medians of forward + gradient, ratios to the exact engine in the same run.
+
+    python benchmarks/engine_agreement.py --qubits 4 8 11
+    python benchmarks/engine_agreement.py --engines exact aer@ibm_torino --qubits 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import warnings
+
+import torch
+from circuit_speed import REPS, median_seconds
+
+from qpeft.engines import get_engine
+from qpeft.qcircuits import Engine, ansatz
+
+ENGINES = (
+    "exact", "exact:20x", "aer", "aer:20x", "pennylane@default.qubit", "pennylane@lightning.qubit",
+    "hardware@fake_fez:20x",
+)  # fmt: skip
+
+
+def one_step(engine: Engine, num_qubits: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Probabilities, gradient and seconds of a step."""
+    circuit = ansatz("ry_cnot", num_qubits, REPS)
+    numbers = torch.Generator().manual_seed(num_qubits)
+    angles = (2 * torch.rand(circuit.num_parameters, generator=numbers, dtype=torch.float64) - 1) * math.pi
+    angles.requires_grad_()
+    weights = torch.randn(2**num_qubits, generator=numbers, dtype=torch.float64)
+    found: list[torch.Tensor] = []
+
+    def job() -> None:
+        angles.grad = None
+        probabilities = engine.probabilities(circuit, angles)
+        (probabilities @ weights).backward()  # type: ignore[no-untyped-call]
+        assert angles.grad is not None
+        found[:] = [probabilities.detach(), angles.grad.clone()]
+
+    seconds = median_seconds(job)
+    return found[0], found[1], seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--qubits", type=int, nargs="+", default=[4, 8, 11])
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), metavar="NAME[@DEVICE][:SHOTS]")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    print(f"torch threads: {torch.get_num_threads()}; probabilities and gradients against 'exact' in float64")
+    print("| engine | qubits | differentiation | probabilities differ | gradients differ | forward + gradient |")
+    print("| --- | ---: | --- | ---: | ---: | ---: |")
+    for num_qubits in arguments.qubits:
+        exact = one_step(get_engine("exact"), num_qubits)
+        for name in arguments.engines:
+            engine = get_engine(name)
+            probabilities, gradient, seconds = exact if name == "exact" else one_step(engine, num_qubits)
+            differences = [(a - b).abs().max().item() for a, b in zip((probabilities, gradient), exact, strict=False)]
+            print(
+                f"| `{name}` | {num_qubits} | {engine.describe()['diff_method']} | {differences[0]:.1e} "
+                f"| {differences[1]:.1e} | {1000 * seconds:.3g} ms ({seconds / exact[2]:.0f}x) |", flush=True,
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
