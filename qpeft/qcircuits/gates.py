@@ -172,7 +172,7 @@ def _fixed(
 
 
 def _rotation(
-    name: str, generator: Matrix, pennylane: Foreign, torchquantum: Foreign,
+    name: str, generator: Matrix, pennylane: Foreign, torchquantum: Foreign | Decomposition,
     decomposition: Decomposition | None = None, in_qiskit: bool = True,
 ) -> Gate:  # fmt: skip
     return Gate(
@@ -204,7 +204,7 @@ GATES: dict[str, Gate] = {
         _fixed("ecr", _ECR, "ECR", "ecr", openqasm3=_ECR_TERMS),
         _rotation("rzz", np.kron(_Z, _Z) / 2, Foreign("IsingZZ"), Foreign("rzz"), decomposition=_RZZ_TERMS),
         _rotation(
-            "rbs", _RBS_GENERATOR, Foreign("SingleExcitation", -2.0), Foreign("singleexcitation", -2.0),
+            "rbs", _RBS_GENERATOR, Foreign("SingleExcitation", -2.0), _RBS_TERMS,  # TorchQuantum's singleexcitation raises
             decomposition=_RBS_TERMS, in_qiskit=False,
         ),
     )

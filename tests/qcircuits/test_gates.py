@@ -23,11 +23,11 @@ STDGATES = {
     "crz", "ch", "swap", "ccx", "cswap", "cu",
 }  # fmt: skip
 
-# The operations of TorchQuantum 0.1.8
+# The operations of TorchQuantum 0.1.8, each of which was seen to run; its singleexcitation raises a NameError
 TORCHQUANTUM = {
     "h": "hadamard", "x": "paulix", "y": "pauliy", "z": "pauliz", "s": "s", "sdg": "sdg", "t": "t", "tdg": "tdg",
     "sx": "sx", "sxdg": "sxdg", "rx": "rx", "ry": "ry", "rz": "rz", "p": "phaseshift", "cx": "cnot", "cz": "cz",
-    "swap": "swap", "ecr": "ecr", "rzz": "rzz", "rbs": "singleexcitation",
+    "swap": "swap", "ecr": "ecr", "rzz": "rzz",
 }  # fmt: skip
 
 every_gate = pytest.mark.parametrize("row", GATES.values(), ids=GATES)
@@ -114,7 +114,8 @@ def test_decomposition_uses_gates_that_the_library_has(row, library):
 
 @every_gate
 def test_torchquantum_names_are_published(row):
-    assert row.torchquantum.name == TORCHQUANTUM[row.name]
+    name = row.torchquantum.name if isinstance(row.torchquantum, Foreign) else None
+    assert name == TORCHQUANTUM.get(row.name)
 
 
 @every_gate
