@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,10 @@ class Angle:
 
     def __neg__(self) -> Angle:
         return Angle(self.index, -self.scale, -self.offset)
+
+    def at(self, values: Sequence[float]) -> float:
+        """The angle where the parameters have these values."""
+        return self.offset if self.index is None else self.scale * values[self.index] + self.offset
 
     def shifted(self, by: int) -> Angle:
         """The same angle of the parameter `by` places later."""
@@ -181,6 +185,25 @@ class Circuit:
     def inverse(self) -> Circuit:
         """The circuit that undoes this one at the same angles."""
         return Circuit(self.num_qubits, tuple(o.inverse() for o in reversed(self.operations)), self.num_parameters)
+
+    def bind(self, angles: Iterable[float]) -> Circuit:
+        """The circuit without parameters that this one is at `angles`, (P,) in radians.
+
+        Raises:
+            CircuitError: Not one finite angle a parameter.
+
+        Example:
+            >>> print(CircuitBuilder(1).rx(0).rz(0, angle=Angle(0, 2.0, 1.0)).build().bind([0.25]))
+            q0: ─rx(0.25)──rz(1.5)──
+        """
+        values = [float(angle) for angle in angles]
+        if len(values) != self.num_parameters:
+            raise CircuitError(f"the circuit has {self.num_parameters} parameters; given {len(values)} angles")
+        operations = tuple(
+            Operation(o.gate, o.qubits, None if o.angle is None else Angle(None, offset=o.angle.at(values)))
+            for o in self.operations
+        )
+        return Circuit(self.num_qubits, operations, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`: an operation is [gate, qubits] or [gate, qubits, angle]."""
