@@ -204,7 +204,8 @@ GATES: dict[str, Gate] = {
         _fixed("ecr", _ECR, "ECR", "ecr", openqasm3=_ECR_TERMS),
         _rotation("rzz", np.kron(_Z, _Z) / 2, Foreign("IsingZZ"), Foreign("rzz"), decomposition=_RZZ_TERMS),
         _rotation(
-            "rbs", _RBS_GENERATOR, Foreign("SingleExcitation", -2.0), _RBS_TERMS,  # TorchQuantum's singleexcitation raises
+            "rbs", _RBS_GENERATOR, Foreign("SingleExcitation", -2.0),
+            _RBS_TERMS,  # TorchQuantum 0.1.8 has a singleexcitation, which raises NameError
             decomposition=_RBS_TERMS, in_qiskit=False,
         ),
     )
