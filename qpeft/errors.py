@@ -22,6 +22,14 @@ class EngineError(QpeftError):
     """A circuit that an engine cannot run: wrong dtype, wrong shape, too many qubits."""
 
 
+class JobError(EngineError):
+    """A job on a device that failed or got lost as often as it was tried."""
+
+
+class NoiseError(QpeftError):
+    """A channel or noise model that is not physical."""
+
+
 class ConfigError(QpeftError):
     """A setting outside what is allowed."""
 

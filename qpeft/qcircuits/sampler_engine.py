@@ -1,0 +1,246 @@
+"""Hardware, and whatever else is a Qiskit `BaseSamplerV2`: every evaluation is one job of one PUB.
+
+A session or batch of `qiskit_ibm_runtime` is used through its sampler, made where the session is open:
+
+    with Session(backend=backend) as session:
+        engine = SamplerEngine(SamplerV2(mode=session), shots=4096)
+
+What hardware measures does not repeat bit for bit from run to run, whatever the seed. An interrupt leaves a submitted
+job in the device's queue.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from qpeft.errors import ConfigError, EngineError
+from qpeft.extras import require
+from qpeft.qcircuits.blackbox import BlackBoxEngine
+from qpeft.qcircuits.circuit import Circuit
+from qpeft.qcircuits.gradients import BLOCK_NUMBERS
+from qpeft.qcircuits.memory import require_bytes
+from qpeft.qcircuits.retry import IncompleteResultError, Job, Retry
+from qpeft.qcircuits.seeding import Purpose, Stream
+from qpeft.qcircuits.shots import Shots
+from qpeft.qcircuits.transpilation import REGISTER, require_qubits, transpile
+
+if TYPE_CHECKING:
+    from qiskit.primitives import BaseSamplerV2
+    from qiskit.providers import BackendV2
+
+Bits = npt.NDArray[np.uint8]
+_PURPOSE = "the hardware engine"
+
+
+class SamplerEngine(BlackBoxEngine):
+    """Frequencies that a Qiskit sampler measures, on hardware or on a simulator.
+
+    All circuits of a forward pass are one job, and so are all shifted circuits of its gradient. A job that fails, is
+    lost or comes back incomplete is retried; see `Retry.run`. A `TypeError` or `ValueError` of the submission itself
+    is the sampler's answer to bad input and is not.
+
+    The latest measurement is kept: the same circuit and angles under the same number of call (`draws.call`) are not
+    measured again, so that equal parameters give equal weights even where the sampler itself cannot repeat.
+
+    Args:
+        sampler: Any `BaseSamplerV2`, e.g. `qiskit_ibm_runtime.SamplerV2(mode=backend)`.
+        shots: Measurements of each circuit, e.g. 4096 or "10x" (10 * 2**N).
+        backend: What to transpile for. Taken from the sampler if it says (`sampler.backend`); not needed for
+            `qiskit.primitives.StatevectorSampler`, which takes any gate. For `qiskit_aer.primitives.SamplerV2`, give
+            the `AerSimulator` or device that it simulates.
+        diff_method: "parameter-shift" or "spsa".
+        gradient_shots: Measurements of each circuit of a gradient; `shots` if None.
+        seed: Decides the transpiler's choices, SPSA's directions, and what is given to `reseed`.
+        retries: Attempts after a failed one.
+        backoff: Seconds before the first retry; doubled before each further one.
+        sleep: Waits for so many seconds.
+        reseed: Called before each job with a seed in 1 to 2**31, for a local simulator whose samples shall repeat; by
+            default the sampler draws as it is set up. (`StatevectorSampler(seed=7)` draws equal numbers for each
+            circuit of a job: give it `numpy.random.default_rng(7)`.)
+
+    Raises:
+        ConfigError: No `BaseSamplerV2`, no shots, or no way to know the gates of the device.
+
+    Example:
+        >>> import torch
+        >>> from qiskit.primitives import StatevectorSampler
+        >>> from qpeft.qcircuits import ansatz
+        >>> engine = SamplerEngine(StatevectorSampler(), shots=100)
+        >>> engine.probabilities(ansatz("ry_cnot", 2, 1), torch.tensor([0.0, 3.14159265]))
+        tensor([0., 1., 0., 0.])
+    """
+
+    def __init__(
+        self, sampler: BaseSamplerV2, shots: Shots | int | str, *, backend: BackendV2 | None = None,
+        diff_method: str = "parameter-shift", gradient_shots: Shots | int | str | None = None, seed: int = 0,
+        retries: int = 3, backoff: float = 10.0, sleep: Callable[[float], None] = time.sleep,
+        reseed: Callable[[int], object] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(Shots.of(shots), diff_method, gradient_shots, seed)
+        self.sampler, self.backend = sampler, _backend_of(sampler, backend)
+        self.retry, self.reseed = Retry(retries, backoff, sleep), reseed
+        self._measured: dict[Purpose, tuple[tuple[object, ...], Bits]] = {}
+
+    @classmethod
+    def on_backend(
+        cls, backend: BackendV2, shots: Shots | int | str, *, diff_method: str = "parameter-shift",
+        gradient_shots: Shots | int | str | None = None, seed: int = 0,
+    ) -> SamplerEngine:  # fmt: skip
+        """The engine of `qiskit_ibm_runtime.SamplerV2(mode=backend)`, one job at a time.
+
+        A `backend` of the cloud is real hardware; any other runs in the runtime's local mode, whose samples repeat.
+        """
+        runtime = require("qiskit_ibm_runtime", "ibm", _PURPOSE)
+        sampler = runtime.SamplerV2(mode=backend)
+
+        def reseed(number: int) -> None:
+            sampler.options.simulator.seed_simulator = number
+
+        is_cloud = isinstance(backend, runtime.IBMBackend)
+        return cls(
+            sampler, shots, backend=backend, diff_method=diff_method, gradient_shots=gradient_shots, seed=seed,
+            reseed=None if is_cloud else reseed,
+        )  # fmt: skip
+
+    def evaluate(self, circuit: Circuit, angles: Tensor, shots: int | None, stream: Stream) -> Iterable[Tensor]:
+        """See `BlackBoxEngine.evaluate`."""
+        assert shots is not None  # required when made
+        key = (stream, circuit, shots, tuple(angles.shape), angles.detach().cpu().double().numpy().tobytes())
+        kept = self._measured.get(stream.purpose)
+        if kept is None or kept[0] != key:
+            kept = self._measured[stream.purpose] = (key, self._measure(circuit, angles, shots, stream))
+        return frequencies_of_bits(kept[1], circuit.num_qubits)
+
+    def _measure(self, circuit: Circuit, angles: Tensor, shots: int, stream: Stream) -> Bits:
+        """One job: angles (B, P) -> packed outcomes (B, shots, bytes)."""
+        transpiled = transpile(circuit, self.backend, seed=self.draws.seed % 2**32)
+        pub = (transpiled.circuit, transpiled.values(angles), shots)
+        where = "" if self.backend is None else f" on {self.backend.name}"
+
+        def submit() -> Job:
+            if self.reseed is not None:
+                self.reseed(stream.integer() + 1)  # 0 means no seed to some
+            try:
+                job: Job = self.sampler.run([pub])
+            except (TypeError, ValueError) as error:
+                if isinstance(error, OSError):  # an answer of the network that is no JSON is both
+                    raise
+                raise EngineError(
+                    f"{type(self.sampler).__name__} refuses the job{where}: {type(error).__name__}: {error}"
+                ) from error
+            return job
+
+        def read(result: Any) -> Bits:
+            return _outcomes(result, len(angles), shots, circuit.num_qubits)
+
+        return self.retry.run(submit, read, f"{len(angles):,} circuit(s) of {shots:,} shots{where}")
+
+    def check(self, circuit: Circuit, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        """Raises `EngineError` if the device has too few qubits or takes fewer shots, or memory is short."""
+        require_qubits(circuit, self.backend)
+        require_bytes(
+            3 * dtype.itemsize << circuit.num_qubits, torch.device(device),
+            f"frequencies of {circuit.num_qubits} qubits", "Use fewer qubits (for QPA: a larger chunk size)",
+        )  # fmt: skip
+        most = getattr(self.backend, "max_shots", None)
+        for name, shots in self._shots().items():
+            number = self._number(shots, circuit)
+            if most is not None and number is not None and number > most:
+                assert self.backend is not None
+                raise EngineError(
+                    f"{name} {shots} are {number:,} for {circuit.num_qubits} qubits; {self.backend.name} takes "
+                    f"at most {most:,} a circuit. Use fewer"
+                )
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {
+            "sampler": f"{type(self.sampler).__module__}.{type(self.sampler).__qualname__}",
+            "backend": None if self.backend is None else self.backend.name,
+            "retries": self.retry.retries,
+        }
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SamplerEngine:
+        """Shares the sampler, which may be a connection to a device; counts its own calls."""
+        twin = copy.copy(self)
+        twin.draws, twin._measured = copy.deepcopy(self.draws, memo), dict(self._measured)
+        return twin
+
+
+def _backend_of(sampler: object, given: object) -> BackendV2 | None:
+    """What to transpile for; raises `ConfigError` unless that is known."""
+    primitives = require("qiskit.primitives", "qiskit", _PURPOSE)
+    providers = require("qiskit.providers", "qiskit", _PURPOSE)
+    if not isinstance(sampler, primitives.BaseSamplerV2):
+        kind = sampler.__name__ + ", a class" if isinstance(sampler, type) else type(sampler).__name__
+        raise ConfigError(
+            f"the sampler is {kind}; expected an object that is a qiskit.primitives.BaseSamplerV2, e.g. "
+            "qiskit_ibm_runtime.SamplerV2(mode=backend). Samplers of version 1 and Estimators are not"
+        )
+    if given is None:
+        given = getattr(sampler, "backend", None)
+        if callable(given):  # a method in qiskit_ibm_runtime, a property in qiskit
+            given = given()
+        if given is None and isinstance(sampler, primitives.StatevectorSampler):
+            return None
+        if given is None:
+            raise ConfigError(
+                f"{type(sampler).__name__} does not say which device it runs on, and a circuit that is not transpiled "
+                "for its device is not sent: give backend=, e.g. backend=AerSimulator() for a simulator of any gate"
+            )
+    if not isinstance(given, providers.BackendV2):
+        raise ConfigError(f"the backend is {type(given).__name__}; expected a qiskit.providers.BackendV2")
+    backend: BackendV2 = given
+    return backend
+
+
+def _outcomes(result: Any, rows: int, shots: int, num_qubits: int) -> Bits:
+    """The packed outcomes (rows, shots, bytes) in a result, if they are all there."""
+    primitives = require("qiskit.primitives", "qiskit", _PURPOSE)
+    if result is None or not len(result):
+        raise IncompleteResultError("the result is empty")
+    measured = getattr(result[0].data, REGISTER, None)
+    if not isinstance(measured, primitives.BitArray):
+        raise EngineError(
+            f"the sampler gives {type(measured).__name__} for the register {REGISTER!r} instead of a BitArray; "
+            "set it up to return classified bits (meas_type)"
+        )
+    found = (*measured.shape, measured.num_shots, measured.num_bits)
+    if found != (rows, shots, num_qubits):
+        raise IncompleteResultError(
+            f"asked for (circuits, shots, bits) = {(rows, shots, num_qubits)}, the result has {found}"
+        )
+    bits: Bits = measured.array
+    return bits
+
+
+def frequencies_of_bits(bits: Bits, num_qubits: int) -> Iterator[Tensor]:
+    """Relative frequencies of packed outcomes, a block of rows at a time.
+
+    Args:
+        bits: Outcomes (B, shots, bytes), each a big-endian integer: a basis index.
+        num_qubits: N.
+
+    Yields:
+        (b, 2**N), float64.
+
+    Example:
+        >>> bits = np.array([[[3], [0], [3], [3]]], dtype=np.uint8)
+        >>> next(frequencies_of_bits(bits, 2))
+        tensor([[0.2500, 0.0000, 0.0000, 0.7500]], dtype=torch.float64)
+    """
+    dim, shots = 2**num_qubits, bits.shape[1]
+    weights = 256 ** np.arange(bits.shape[2])[::-1]
+    step = max(1, BLOCK_NUMBERS // max(dim, shots))
+    for start in range(0, len(bits), step):
+        index = bits[start : start + step] @ weights  # (b, shots)
+        flat = (index + dim * np.arange(len(index))[:, None]).ravel()
+        counts = np.bincount(flat, minlength=len(index) * dim).reshape(len(index), dim)
+        yield torch.from_numpy(counts / shots)
