@@ -109,12 +109,27 @@ def _exact(name: EngineName, options: EngineOptions) -> Engine:
     )  # fmt: skip
 
 
+def _pennylane(name: EngineName, options: EngineOptions) -> Engine:
+    from qpeft.qcircuits.pennylane_engine import PennyLaneEngine
+
+    return PennyLaneEngine(
+        name.device or "default.qubit", shots=name.shots, diff_method=options.diff_method,
+        gradient_shots=options.gradient_shots, seed=options.seed,
+    )  # fmt: skip
+
+
 ENGINES: Registry[EngineEntry] = Registry(
     "engine",
     {
         "exact": EngineEntry(
             _exact, "exact statevector in torch", ("adjoint", "backprop"),
             ("straight-through", "parameter-shift", "spsa"),
+        ),
+        "pennylane": EngineEntry(
+            _pennylane, "any PennyLane device (default.qubit)",
+            ("best", "backprop", "adjoint", "parameter-shift", "finite-diff", "spsa", "hadamard"),
+            ("parameter-shift", "finite-diff", "spsa", "hadamard"), device="a PennyLane device",
+            packages=("pennylane",), install='pip install "qpeft[pennylane]"',
         ),
     },
 )  # fmt: skip
