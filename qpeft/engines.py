@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from qpeft.errors import ConfigError
 from qpeft.extras import MissingExtraError, is_installed
 from qpeft.qcircuits import Engine, SampledEngine, Shots, StatevectorEngine
+from qpeft.qcircuits.torchquantum_engine import INSTALL as TORCHQUANTUM_INSTALL
+from qpeft.qcircuits.torchquantum_engine import TorchQuantumEngine
 from qpeft.registry import Registry
 
 GRAMMAR = "NAME[@DEVICE][:SHOTS], where SHOTS is a number (4096) or shots for each basis state (10x)"
@@ -118,6 +120,26 @@ def _pennylane(name: EngineName, options: EngineOptions) -> Engine:
     )  # fmt: skip
 
 
+def _torchquantum(name: EngineName, options: EngineOptions) -> Engine:
+    if name.shots is None:
+        return TorchQuantumEngine()
+    return SampledEngine(
+        TorchQuantumEngine(), name.shots, options.diff_method, options.gradient_shots, options.seed
+    )  # fmt: skip
+
+
+def _hardware(name: EngineName, options: EngineOptions) -> Engine:
+    from qpeft.noise import devices
+    from qpeft.qcircuits.sampler_engine import SamplerEngine
+
+    assert name.device is not None and name.shots is not None  # both required by the grammar
+    find = devices.snapshot if name.device.startswith("fake_") else devices.live
+    return SamplerEngine.on_backend(
+        find(name.device), name.shots, diff_method=options.diff_method, gradient_shots=options.gradient_shots,
+        seed=options.seed,
+    )  # fmt: skip
+
+
 ENGINES: Registry[EngineEntry] = Registry(
     "engine",
     {
@@ -130,6 +152,16 @@ ENGINES: Registry[EngineEntry] = Registry(
             ("best", "backprop", "adjoint", "parameter-shift", "finite-diff", "spsa", "hadamard"),
             ("parameter-shift", "finite-diff", "spsa", "hadamard"), device="a PennyLane device",
             packages=("pennylane",), install='pip install "qpeft[pennylane]"',
+        ),
+        "torchquantum": EngineEntry(
+            _torchquantum, "TorchQuantum's statevector simulator, in complex64", ("backprop",),
+            ("straight-through", "parameter-shift", "spsa"),
+            packages=("torchquantum",), install=TORCHQUANTUM_INSTALL,
+        ),
+        "hardware": EngineEntry(
+            _hardware, "an IBM device, or its snapshot (fake_...) in the runtime's local mode", (),
+            ("parameter-shift", "spsa"), device="a device, e.g. ibm_fez or fake_fez", needs_device=True,
+            packages=("qiskit_ibm_runtime", "qiskit_aer"), install='pip install "qpeft[ibm]"',
         ),
     },
 )  # fmt: skip

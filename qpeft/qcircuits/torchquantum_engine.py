@@ -21,6 +21,7 @@ INSTALL = (
     "its own, .venv-torchquantum, from requirements/torchquantum.txt"
 )
 PRECISION = torch.complex64  # of every state and gate of TorchQuantum, whatever the dtype of the angles
+RESULTS_HELD = 2  # states that autograd keeps of a gate, at most: what goes in, with the gate's wires in front, and out
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _values(angle: Angle, angles: Tensor) -> Tensor:
 
 
 def _require_memory(circuit: Circuit, states: int, device: torch.device) -> None:
-    footprint = Footprint(results=len(circuit.operations))
+    footprint = Footprint(results=RESULTS_HELD * len(circuit.operations))
     require_memory(circuit.num_qubits, states, PRECISION, device, footprint, keep_all=torch.is_grad_enabled())
 
 
