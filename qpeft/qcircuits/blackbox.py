@@ -71,11 +71,15 @@ class BlackBoxEngine(Engine):
         call, plain = self.draws.next(), unshared(circuit)
         leading, dim = angles.shape[:-1], 2**circuit.num_qubits
         theta = angles.detach().reshape(math.prod(leading), circuit.num_parameters)
-        values = theta.new_zeros(len(theta), dim)
+        values = theta.new_zeros(0, dim)
         if len(theta):
             stream = self.draws.stream(call, Purpose.FORWARD)
             blocks = self.evaluate(plain.circuit, plain.expand(theta), self._number(self.shots, circuit), stream)
-            values = torch.cat([block.to(values) for block in blocks])
+            values = torch.cat([values, *(block.to(values) for block in blocks)])
+            if len(values) != len(theta):
+                raise EngineError(
+                    f"the engine was asked for {len(theta)} rows of probabilities and answered with {len(values)}"
+                )
 
         def vjp(cotangent: Tensor) -> Tensor:
             return self._vjp(circuit, theta, cotangent.reshape(len(theta), dim), call).view(angles.shape)
