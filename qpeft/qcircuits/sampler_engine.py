@@ -122,14 +122,16 @@ class SamplerEngine(BlackBoxEngine):
     def _measure(self, circuit: Circuit, angles: Tensor, shots: int, stream: Stream) -> Bits:
         """One job: angles (B, P) -> packed outcomes (B, shots, bytes)."""
         transpiled = transpile(circuit, self.backend, seed=self.draws.seed % 2**32)
-        pub = (transpiled.circuit, transpiled.values(angles), shots)
+        pubs = [(transpiled.circuit, transpiled.values(angles), shots)]
+        if not transpiled.columns:  # Aer's sampler fills all rows but the first with zeros if there is nothing to bind
+            pubs = [(transpiled.circuit, None, shots)] * len(angles)
         where = "" if self.backend is None else f" on {self.backend.name}"
 
         def submit() -> Job:
             if self.reseed is not None:
                 self.reseed(stream.integer() + 1)  # 0 means no seed to some
             try:
-                job: Job = self.sampler.run([pub])
+                job: Job = self.sampler.run(pubs)
             except (TypeError, ValueError) as error:
                 if isinstance(error, OSError):  # an answer of the network that is no JSON is both
                     raise
@@ -204,21 +206,22 @@ def _backend_of(sampler: object, given: object) -> BackendV2 | None:
 def _outcomes(result: Any, rows: int, shots: int, num_qubits: int) -> Bits:
     """The packed outcomes (rows, shots, bytes) in a result, if they are all there."""
     primitives = require("qiskit.primitives", "qiskit", _PURPOSE)
-    if result is None or not len(result):
-        raise IncompleteResultError("the result is empty")
-    measured = getattr(result[0].data, REGISTER, None)
-    if not isinstance(measured, primitives.BitArray):
-        raise EngineError(
-            f"the sampler gives {type(measured).__name__} for the register {REGISTER!r} instead of a BitArray; "
-            "set it up to return classified bits (meas_type)"
-        )
-    found = (*measured.shape, measured.num_shots, measured.num_bits)
-    if found != (rows, shots, num_qubits):
-        raise IncompleteResultError(
-            f"asked for (circuits, shots, bits) = {(rows, shots, num_qubits)}, the result has {found}"
-        )
-    bits: Bits = measured.array
-    return bits
+    found = [getattr(part.data, REGISTER, None) for part in result or ()]
+    for measured in found:
+        if not isinstance(measured, primitives.BitArray):
+            raise EngineError(
+                f"the sampler gives {type(measured).__name__} for the register {REGISTER!r} instead of a BitArray; "
+                "set it up to return classified bits (meas_type)"
+            )
+        if (measured.num_shots, measured.num_bits) != (shots, num_qubits):
+            raise IncompleteResultError(
+                f"asked for {shots:,} shots of {num_qubits} bits, the result has {measured.num_shots:,} of "
+                f"{measured.num_bits}"
+            )
+    count = sum(measured.size for measured in found)
+    if count != rows:
+        raise IncompleteResultError(f"asked for {rows:,} circuits, the result has {count:,}")
+    return np.concatenate([measured.array.reshape(measured.size, shots, -1) for measured in found])
 
 
 def frequencies_of_bits(bits: Bits, num_qubits: int) -> Iterator[Tensor]:
