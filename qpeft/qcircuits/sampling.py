@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qpeft.errors import EngineError
+from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits.blackbox import DIFF_METHODS, BlackBoxEngine
 from qpeft.qcircuits.circuit import Circuit
 from qpeft.qcircuits.engine import Engine
@@ -57,6 +57,11 @@ class SampledEngine(BlackBoxEngine):
         gradient_shots: Shots | int | str | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(shots, diff_method, gradient_shots, seed)
+        if diff_method == "straight-through" and gradient_shots is not None:
+            raise ConfigError(
+                f"gradient_shots is {gradient_shots}, but 'straight-through' samples no gradient; "
+                "use 'parameter-shift' or 'spsa'"
+            )
         self.engine = engine
 
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
