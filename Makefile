@@ -5,8 +5,12 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # torch comes first and alone: its pinned version is then what every other package finds.
 TORCH  := torch==2.13.0
+# TorchQuantum pins qiskit<1, so it has an environment of its own.
+TQ     := .venv-torchquantum
+TQ_PIN := requirements/torchquantum.txt
+TQ_PIP := $(TQ)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint bench docs clean
+.PHONY: demo test test-all test-torchquantum lint bench docs clean
 
 demo: $(VENV)/.core
 	$(BIN)/qpeft demo
@@ -20,6 +24,10 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/pytest -n auto
 
+# The tests' shared settings need packages that this environment lacks, so they stay outside (--confcutdir).
+test-torchquantum: $(TQ)/.done
+	$(TQ)/bin/pytest --confcutdir tests/torchquantum tests/torchquantum qpeft/qcircuits/torchquantum_engine.py qpeft/qcircuits/interop/torchquantum.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -32,7 +40,7 @@ docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) site build *.egg-info
+	rm -rf $(VENV) $(TQ) site build *.egg-info
 
 $(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("qpeft needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.11 ...")'
@@ -45,4 +53,13 @@ $(VENV)/.core: $(BIN)/pip pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) --editable .[dev]
+	touch $@
+
+# The file names every package, so nothing is resolved; only torch brings what its build for this machine needs.
+$(TQ)/.done: $(TQ_PIN)
+	$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("TorchQuantum runs here in Python 3.11; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.11 test-torchquantum")'
+	$(PYTHON) -m venv --clear $(TQ)
+	$(TQ_PIP) --constraint $(TQ_PIN) torch
+	$(TQ_PIP) --no-deps --requirement $(TQ_PIN)
+	$(TQ_PIP) --no-deps --editable .
 	touch $@

@@ -147,7 +147,9 @@ def _number(params: Any) -> float:
         raise CircuitError(
             f"'params' holds {values.numel()} numbers; one angle is expected (of a recorded batch, take one state's)"
         )
-    return float(values)
+    if not values.isfinite():
+        raise CircuitError(f"'params' is {params!r}; expected a finite number")
+    return values.item()
 
 
 def _wires(wires: Any) -> tuple[int, ...]:
