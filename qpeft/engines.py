@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from qpeft.errors import ConfigError
 from qpeft.extras import MissingExtraError, is_installed
-from qpeft.qcircuits import Engine, SampledEngine, Shots, StatevectorEngine
+from qpeft.qcircuits import Engine, SampledEngine, Shots, StatevectorEngine, Surrogate
 from qpeft.qcircuits.torchquantum_engine import INSTALL as TORCHQUANTUM_INSTALL
 from qpeft.qcircuits.torchquantum_engine import TorchQuantumEngine
 from qpeft.registry import Registry
@@ -140,12 +140,34 @@ def _hardware(name: EngineName, options: EngineOptions) -> Engine:
     )  # fmt: skip
 
 
+def _aer(name: EngineName, options: EngineOptions) -> Engine:
+    from qpeft.noise.devices import snapshot
+    from qpeft.qcircuits.aer_engine import AerEngine
+
+    if options.diff_method != "straight-through":
+        return AerEngine(
+            name.shots, backend=None if name.device is None else snapshot(name.device),
+            diff_method=options.diff_method, gradient_shots=options.gradient_shots, seed=options.seed,
+        )  # fmt: skip
+    if name.device is not None:
+        raise ConfigError(
+            f"diff_method 'straight-through' takes the gradient of the noiseless circuit, which is not that of "
+            f"{str(name)!r}; use 'parameter-shift' or 'spsa'"
+        )
+    return Surrogate(AerEngine(name.shots, seed=options.seed), StatevectorEngine())
+
+
 ENGINES: Registry[EngineEntry] = Registry(
     "engine",
     {
         "exact": EngineEntry(
             _exact, "exact statevector in torch", ("adjoint", "backprop"),
             ("straight-through", "parameter-shift", "spsa"),
+        ),
+        "aer": EngineEntry(
+            _aer, "Qiskit Aer, without noise or with a device's", ("parameter-shift", "spsa", "straight-through"),
+            ("parameter-shift", "spsa", "straight-through"), device="an IBM device (ibm_torino)",
+            packages=("qiskit_aer",), install='pip install "qpeft[aer]"',
         ),
         "pennylane": EngineEntry(
             _pennylane, "any PennyLane device (default.qubit)",
