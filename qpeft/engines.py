@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from qpeft.errors import ConfigError
 from qpeft.extras import MissingExtraError, is_installed
 from qpeft.qcircuits import Engine, SampledEngine, Shots, StatevectorEngine, Surrogate
+from qpeft.qcircuits.seeding import Draws
 from qpeft.qcircuits.torchquantum_engine import INSTALL as TORCHQUANTUM_INSTALL
 from qpeft.qcircuits.torchquantum_engine import TorchQuantumEngine
 from qpeft.registry import Registry
@@ -191,8 +192,8 @@ ENGINES: Registry[EngineEntry] = Registry(
 
 def register_engine(name: str, entry: EngineEntry) -> None:
     """Makes an engine available under `name` wherever an engine is named; raises `ConfigError` if it is taken."""
-    if re.search(r"[@:\s]", name):
-        raise ConfigError(f"an engine's name has no '@', ':' or space; given {name!r}")
+    if not re.fullmatch(r"[^@:\s]+", name):
+        raise ConfigError(f"an engine's name is one or more characters, none of them '@', ':' or space; given {name!r}")
     ENGINES.register(name, entry)
 
 
@@ -235,7 +236,7 @@ def check_engine(
             f"diff_method {diff_method!r} is not available for engine {str(name)!r}{with_shots}; "
             f"available: {', '.join(allowed)}"
         )
-    options = EngineOptions(diff_method or allowed[0], seed=seed)
+    options = EngineOptions(diff_method or allowed[0], seed=Draws(seed).seed)
     if gradient_shots is not None:
         if name.shots is None or options.diff_method not in ("parameter-shift", "spsa"):
             raise ConfigError(
