@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ from qpeft.qcircuits.shots import Shots
 OF_THE_DEVICE = ("backprop", "adjoint")
 OF_ANY_DEVICE = ("parameter-shift", "finite-diff", "spsa", "hadamard")
 DIFF_METHODS = ("best", *OF_THE_DEVICE, *OF_ANY_DEVICE)
+# PennyLane 0.45 on default.mixed runs some broadcast circuits not at all, and "backprop" there is wrong for them, of
+# single precision for torch's single numbers and not a number for some of autograd's.
+_BROADCASTING = ("default.qubit",)
 _DENSITY_MATRICES = ("default.mixed",)  # hold 4**N numbers
 _CIRCUITS_REMEMBERED = 256
 
@@ -33,12 +36,14 @@ _CIRCUITS_REMEMBERED = 256
 class PennyLaneEngine(BlackBoxEngine):
     """Probabilities from a PennyLane device, in double precision on the CPU.
 
-    "backprop" and "adjoint" are methods of the device; batches then run as one broadcast circuit. The others
-    ("parameter-shift", "finite-diff", "spsa", "hadamard") are PennyLane's transforms, which run more circuits, one set
-    of them for each row of a batch, and build the Jacobian of a row, P x 2**N numbers. "best" is what PennyLane
-    chooses for probabilities: "backprop" on `default.qubit` and `default.mixed`, "parameter-shift" with shots and on
-    `lightning.qubit`, whose adjoint method has no probabilities. `Surrogate(PennyLaneEngine("lightning.qubit"),
-    StatevectorEngine())` has the same gradient much sooner.
+    "backprop" and "adjoint" are methods of the device, without shots. "backprop" is there on `default.qubit`, where a
+    batch runs as one broadcast circuit; on `default.mixed` PennyLane 0.45 gets some gradients wrong by it. The adjoint
+    method has no probabilities on most devices, so it differentiates the expectation of the diagonal observable whose
+    values are the cotangent, which has the same gradient: one pass a row. The others ("parameter-shift",
+    "finite-diff", "spsa", "hadamard") are PennyLane's transforms, which run two circuits or more for each angle (a few
+    in all for "spsa") and hold the Jacobian of a row, P x 2**N numbers. "best" is the first of "backprop", "adjoint"
+    and "parameter-shift" that there is: "backprop" on `default.qubit`, "adjoint" on `lightning.qubit`,
+    "parameter-shift" on `default.mixed` and with shots.
 
     Args:
         device: Name of a device, of a plugin too: one of `qml.plugin_devices`.
@@ -88,26 +93,22 @@ class PennyLaneEngine(BlackBoxEngine):
         check_angles(circuit, angles)
         self.check(circuit, angles.dtype, angles.device)
         plain = unshared(circuit)
-        method = self._method(circuit)
-        if method in OF_ANY_DEVICE or not angles.numel() or not plain.circuit.num_parameters:
+        if self._method(circuit) != "backprop" or not angles.numel() or not plain.circuit.num_parameters:
             estimated: Tensor = super().probabilities(circuit, angles)
             return estimated
         rows = math.prod(angles.shape[:-1])
-        self._require_memory(circuit, rows, keep_all=method == "backprop")
-        theta = angles.reshape(rows, -1).to("cpu", torch.float64)
-        tape = self._tape(plain.circuit, plain.expand(theta), self._number(self.shots, circuit))
-        device = self._device(circuit.num_qubits, self.draws.stream(self.draws.next(), Purpose.FORWARD))
-        values: Tensor = self._execute([tape], device, method)[0]
+        self._require_memory(circuit, rows, keep_all=True)
+        phi = plain.expand(angles.reshape(rows, -1).to("cpu", torch.float64))
+        tape = self._tape(plain.circuit, phi, None)
+        values: Tensor = self._execute([tape], self._device(circuit.num_qubits, None), "backprop")[0]
         return values.reshape(*angles.shape[:-1], -1).to(angles)
 
     def evaluate(self, circuit: Circuit, angles: Tensor, shots: int | None, stream: Stream) -> Iterator[Tensor]:
         """See `BlackBoxEngine.evaluate`."""
         device = self._device(circuit.num_qubits, None if shots is None else stream)
         for part in angles.to("cpu", torch.float64).split(max(1, BLOCK_NUMBERS >> circuit.num_qubits)):
-            if circuit.num_parameters:
-                tapes = [self._tape(circuit, part.numpy(), shots)]
-            else:  # nothing to broadcast over
-                tapes = [self._tape(circuit, row, shots) for row in part.numpy()]
+            whole = circuit.num_parameters and self.device in _BROADCASTING
+            tapes = [self._tape(circuit, rows, shots) for rows in (part[None] if whole else part).numpy()]
             results = np.stack(self._execute(tapes, device))
             yield torch.from_numpy(results.reshape(len(part), -1))
 
@@ -118,51 +119,83 @@ class PennyLaneEngine(BlackBoxEngine):
         gradient = torch.zeros(len(angles), len(trainable), dtype=torch.float64)
         if not gradient.numel():
             return torch.zeros_like(angles)
-        method, shots = self._method(circuit), self._number(self.gradient_shots, circuit)
-        transform, options = self._transform(method, shots, circuit.num_qubits, call)
-        wires = circuit.num_qubits + (method == "hadamard")
-        device = self._device(wires, self.draws.stream(call, Purpose.GRADIENT))
         phi, upstream = plain.expand(angles.to("cpu", torch.float64)).numpy(), cotangent.to("cpu", torch.float64)
+        differentiate = self._adjoint if self._method(circuit) == "adjoint" else self._transformed(circuit, call)
         for row, out in enumerate(gradient):
-            tape = self._tape(plain.circuit, phi[row], shots)
-            tape.trainable_params = trainable
-            tapes, contract = self._qml.gradients.vjp(tape, upstream[row].numpy(), transform, options)
-            out.copy_(torch.as_tensor(contract(self._execute(tapes, device)), dtype=torch.float64))
+            derivative = differentiate(plain.circuit, phi[row], upstream[row].numpy(), trainable)
+            out.copy_(torch.as_tensor(derivative, dtype=torch.float64))
         scales = [foreign_gate(turning[place].gate, "pennylane").scale for place in trainable]
         in_our_angles = gradient * torch.tensor(scales, dtype=torch.float64)
         return plain.gather(in_our_angles, circuit.num_parameters).to(angles)
 
-    def _transform(self, method: str, shots: int | None, num_qubits: int, call: int) -> tuple[Any, dict[str, Any]]:
+    def _adjoint(self, circuit: Circuit, phi: Any, cotangent: Any, trainable: list[int]) -> Any:
+        """The gradient in the parameters of the tape, by the device's adjoint method."""
+        qml, device = self._qml, self._device(circuit.num_qubits, None)
+        sparse: Any = require("scipy.sparse", "pennylane", "the adjoint method")
+        observable = qml.SparseHamiltonian(sparse.diags(cotangent).tocsr(), wires=range(circuit.num_qubits))
+        template = self._tape(circuit, phi, None, qml.expval(observable))
+
+        def value(parameters: Any) -> Any:
+            tape = template.bind_new_parameters([parameters[i] for i in range(len(trainable))], trainable)
+            tape.trainable_params = trainable
+            return self._execute([tape], device, "adjoint")[0]
+
+        # Autograd's arrays: PennyLane makes some gates of single torch numbers in single precision.
+        start = [template.get_parameters(trainable_only=False)[place] for place in trainable]
+        return qml.grad(value)(qml.numpy.array(start, requires_grad=True))
+
+    def _transformed(self, circuit: Circuit, call: int) -> Callable[..., Any]:
+        """Computes the gradient in the parameters of a tape, by one of PennyLane's transforms."""
+        method, shots = self._method(circuit), self._number(self.gradient_shots, circuit)
+        wires = circuit.num_qubits + (method == "hadamard")
+        device = self._device(wires, None if shots is None else self.draws.stream(call, Purpose.GRADIENT))
+        transform, options = self._transform(method, shots, wires, self.draws.stream(call, Purpose.DIRECTION))
+
+        def differentiate(plain: Circuit, phi: Any, cotangent: Any, trainable: list[int]) -> Any:
+            tape = self._tape(plain, phi, shots)
+            tape.trainable_params = trainable
+            tapes, contract = self._qml.gradients.vjp(tape, cotangent, transform, options)
+            return contract(self._execute(tapes, device))
+
+        return differentiate
+
+    def _transform(self, method: str, shots: int | None, num_wires: int, stream: Stream) -> tuple[Any, dict[str, Any]]:
         """PennyLane's transform of a tape into those of its gradient, and its options."""
         gradients = self._qml.gradients
         if method == "hadamard":
-            wires = self._qml.wires.Wires(range(num_qubits + 1))
-            return gradients.hadamard_grad, {"aux_wire": num_qubits, "device_wires": wires}
+            return gradients.hadamard_grad, {
+                "aux_wire": num_wires - 1, "device_wires": self._qml.wires.Wires(range(num_wires))
+            }  # fmt: skip
         if method == "spsa":
             step = SPSA_STEP_EXACT if shots is None else SPSA_STEP_SAMPLED
-            return gradients.spsa_grad, {
-                "h": step, "sampler_rng": self.draws.stream(call, Purpose.DIRECTION).generator()
-            }  # fmt: skip
+            return gradients.spsa_grad, {"h": step, "sampler_rng": stream.generator()}
         if method == "finite-diff":
             sampled = {"h": SPSA_STEP_SAMPLED, "approx_order": 2, "strategy": "center"}
             return gradients.finite_diff, {} if shots is None else sampled
         return gradients.param_shift, {}
 
-    def _tape(self, circuit: Circuit, angles: Any, shots: int | None) -> Any:
+    def _tape(self, circuit: Circuit, angles: Any, shots: int | None, measurement: Any = None) -> Any:
         """A tape that measures all qubits, whose parameters are the angles of the gates in order."""
         qml = self._qml
         with qml.queuing.AnnotatedQueue() as queue:
             to_pennylane(circuit)(angles)
-            qml.probs(wires=range(circuit.num_qubits))
-        return qml.tape.QuantumScript.from_queue(queue, shots=shots)
+        measured = measurement or qml.probs(wires=range(circuit.num_qubits))
+        return qml.tape.QuantumScript(queue.queue, [measured], shots=shots)
 
     def _execute(self, tapes: Any, device: Any, method: str | None = None) -> Any:
         # Without its cache, which answers equal circuits with one and the same sample.
-        return self._qml.execute(tapes, device, diff_method=method, cache=False)
+        errors = self._qml.exceptions
+        try:
+            return self._qml.execute(tapes, device, diff_method=method, cache=False)
+        except (errors.DeviceError, errors.QuantumFunctionError) as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> EngineError:
+        return EngineError(f"PennyLane device {self.device!r} cannot run the circuit: {error}")
 
     def _device(self, num_wires: int, stream: Stream | None) -> Any:
         """A device; one whose samples are the stream's if there is one."""
-        if stream is None or self.shots is None:
+        if stream is None:
             if num_wires not in self._devices:
                 self._devices[num_wires] = self._made(num_wires)
             return self._devices[num_wires]
@@ -196,26 +229,32 @@ class PennyLaneEngine(BlackBoxEngine):
 
     def _resolved(self, circuit: Circuit) -> str:
         qml, device = self._qml, self._device(circuit.num_qubits, None)
-        tape = self._tape(circuit, np.zeros(circuit.num_parameters), self._number(self.shots, circuit))
+        shots, zeros = self._number(self.shots, circuit), np.zeros(circuit.num_parameters)
+        tape = self._tape(circuit, zeros, shots)
 
         def supports(method: str) -> bool:
             config = qml.devices.ExecutionConfig(gradient_method=method)
-            return bool(device.supports_derivatives(config, tape))
+            measured = qml.expval(qml.Z(0)) if method == "adjoint" else None
+            possible = method == "adjoint" or self.device in _BROADCASTING
+            return (
+                shots is None
+                and possible
+                and bool(device.supports_derivatives(config, self._tape(circuit, zeros, None, measured)))
+            )
 
         try:
             config = device.setup_execution_config(circuit=tape)
             device.preprocess_transforms(config)([tape])
         except Exception as error:  # whatever a plugin raises
-            raise EngineError(f"PennyLane device {self.device!r} cannot run the circuit: {error}") from error
+            raise self._refused(error) from error
+        available = (*filter(supports, OF_THE_DEVICE), *OF_ANY_DEVICE)
         if self.diff_method == "best":
-            chosen = device.setup_execution_config(qml.devices.ExecutionConfig(gradient_method="best"), tape)
-            return str(chosen.gradient_method) if supports("best") else "parameter-shift"
-        if self.diff_method in OF_THE_DEVICE and not supports(self.diff_method):
-            available = [method for method in OF_THE_DEVICE if supports(method)]
-            measured = "probabilities" if self.shots is None else f"{self.shots} shots"
+            return available[0]
+        if self.diff_method not in available:
+            measured = "exact probabilities" if self.shots is None else f"{self.shots} shots"
             raise EngineError(
                 f"PennyLane device {self.device!r} does not support diff_method {self.diff_method!r} with {measured}; "
-                f"available: {', '.join(('best', *available, *OF_ANY_DEVICE))}"
+                f"available: best, {', '.join(available)}"
             )
         return self.diff_method
 
