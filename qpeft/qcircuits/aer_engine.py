@@ -224,8 +224,8 @@ class AerEngine(BlackBoxEngine):
             job = program.simulator.run([program.circuit] * len(values), **options)
         result = job.result()
         if not result.success:
-            failed = next((f"; circuit {i}: {r.status}" for i, r in enumerate(result.results) if not r.success), "")
-            raise EngineError(f"Aer failed: {result.status}{failed}")
+            failed = [f"circuit {i}: {r.status}" for i, r in enumerate(result.results) if not r.success]
+            raise EngineError(f"Aer failed: {failed[0] if failed else result.status}")
         return result
 
 
