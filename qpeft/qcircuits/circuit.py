@@ -250,11 +250,11 @@ class Circuit:
             raise CircuitError(f"not a circuit: a JSON {type(data).__name__}, expected an object")
         return cls.from_dict(data)
 
-    def draw(self) -> str:
-        """The circuit as text, one line a qubit."""
+    def draw(self, width: int | None = None) -> str:
+        """The circuit as text, one line a qubit; beyond `width` characters the drawing goes on below."""
         from qpeft.qcircuits.drawing import draw_text
 
-        return draw_text(self)
+        return draw_text(self, width)
 
     def __str__(self) -> str:
         return self.draw()

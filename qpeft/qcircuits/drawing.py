@@ -1,14 +1,48 @@
-"""A circuit as text: one line a qubit, operations as far left as they fit."""
+"""A circuit as text, one line a qubit, operations as far left as they fit; and as a picture."""
 
 from __future__ import annotations
 
+import io
+from dataclasses import dataclass
+
+from qpeft.extras import require
 from qpeft.qcircuits.circuit import Circuit, Operation, format_angle
+from qpeft.qcircuits.interop.qiskit import to_qiskit
 
 _TWO_QUBIT_SYMBOLS = {"cx": ("●", "x"), "cz": ("●", "●"), "swap": ("x", "x")}
 
 
-def draw_text(circuit: Circuit) -> str:
-    """The drawing. Angles show as θ0, θ1, ...; ``cx`` has ● on its control and x on its target."""
+def draw_text(circuit: Circuit, width: int | None = None) -> str:
+    """The drawing. Angles show as θ0, θ1, ...; ``cx`` has ● on its control and x on its target.
+
+    Args:
+        circuit: What to draw.
+        width: Characters of a line, beyond which the drawing goes on below; None for lines of any length.
+    """
+    label_width = len(f"q{circuit.num_qubits - 1}: ") + 1
+    drawn = [_column(circuit.num_qubits, operations) for operations in _columns(circuit)]
+    blocks: list[list[_Column]] = [[]]
+    used = label_width
+    for column in drawn:
+        if width is not None and blocks[-1] and used + column.width > width:
+            blocks.append([])
+            used = label_width
+        blocks[-1].append(column)
+        used += column.width
+    return "\n\n".join(_block(circuit.num_qubits, block, label_width) for block in blocks)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One time step: the text on each wire and below it, all of one width."""
+
+    wires: list[str]
+    gaps: list[str]
+    width: int
+
+
+def _columns(circuit: Circuit) -> list[list[Operation]]:
+    """The operations that stand above each other."""
     columns: list[list[Operation]] = []
     ready = [0] * circuit.num_qubits
     for operation in circuit.operations:
@@ -18,22 +52,27 @@ def draw_text(circuit: Circuit) -> str:
         if column == len(columns):
             columns.append([])
         columns[column].append(operation)
+    return columns
 
-    label_width = len(f"q{circuit.num_qubits - 1}: ")
-    wires = [f"q{q}: ".ljust(label_width) + "─" for q in range(circuit.num_qubits)]
-    gaps = [" " * (label_width + 1) for _ in range(circuit.num_qubits)]
-    for operations in columns:
-        cells, links = _column_cells(circuit.num_qubits, operations)
-        width = max(len(cell) for cell in cells) + 2
-        for q in range(circuit.num_qubits):
-            crossing = "┼" if q in links else ""
-            wires[q] += (cells[q] or crossing).ljust(width, "─")
-            gaps[q] += ("│" if q in links and q + 1 in links[q] else "").ljust(width)
+
+def _column(num_qubits: int, operations: list[Operation]) -> _Column:
+    cells, links = _column_cells(num_qubits, operations)
+    width = max(len(cell) for cell in cells) + 2
+    crossings = ["┼" if q in links else "" for q in range(num_qubits)]
+    return _Column(
+        [(cell or crossing).ljust(width, "─") for cell, crossing in zip(cells, crossings, strict=True)],
+        [("│" if q + 1 in links.get(q, ()) else "").ljust(width) for q in range(num_qubits)],
+        width,
+    )
+
+
+def _block(num_qubits: int, columns: list[_Column], label_width: int) -> str:
     lines = []
-    for q in range(circuit.num_qubits):
-        lines.append(wires[q])
-        if gaps[q].strip():
-            lines.append(gaps[q].rstrip())
+    for q in range(num_qubits):
+        lines.append(f"q{q}: ".ljust(label_width - 1) + "─" + "".join(column.wires[q] for column in columns))
+        gap = " " * label_width + "".join(column.gaps[q] for column in columns)
+        if gap.strip():
+            lines.append(gap.rstrip())
     return "\n".join(lines)
 
 
@@ -53,3 +92,15 @@ def _column_cells(num_qubits: int, operations: list[Operation]) -> tuple[list[st
             links.setdefault(qubit, set()).add(qubit + 1)
             links.setdefault(qubit + 1, set())
     return cells, links
+
+
+def draw_png(circuit: Circuit) -> bytes:
+    """The drawing as a PNG picture, made by Qiskit's drawer for matplotlib.
+
+    Raises:
+        MissingExtraError: Qiskit or pylatexenc is not installed.
+    """
+    require("pylatexenc", "qiskit", "a picture of a circuit")
+    picture = io.BytesIO()
+    to_qiskit(circuit).draw("mpl").savefig(picture, format="png", dpi=200, bbox_inches="tight")
+    return picture.getvalue()

@@ -214,6 +214,22 @@ class TestAlgebra:
         assert not CircuitBuilder(2).ry(0).s(0).h(1).build().is_real
 
 
+class TestBind:
+    @given(circuits())
+    def test_same_unitary_without_parameters(self, circuit):
+        angles = np.random.default_rng(0).uniform(-np.pi, np.pi, circuit.num_parameters)
+        bound = circuit.bind(angles)
+        assert bound.num_parameters == 0
+        np.testing.assert_allclose(unitary(bound, ()), unitary(circuit, angles), atol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("angles", "message"), [([], "has 2 parameters; given 0 angles"), ([0.0, math.nan], "must be finite")]
+    )
+    def test_one_finite_angle_a_parameter(self, angles, message):
+        with pytest.raises(CircuitError, match=message):
+            CircuitBuilder(1).rx(0).ry(0).build().bind(angles)
+
+
 class TestJSON:
     @given(circuits(max_qubits=5, max_operations=20))
     @example(Circuit(1, (), 0))

@@ -2,9 +2,11 @@ from textwrap import dedent
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from qiskit_reference import circuits
 
 from qpeft.qcircuits import Angle, Circuit, CircuitBuilder
+from qpeft.qcircuits.drawing import draw_png
 
 # Drawn by hand.
 DRAWINGS = {
@@ -81,3 +83,23 @@ def test_one_line_a_qubit_and_all_as_long(circuit):
     wires = [line for line in circuit.draw().splitlines() if line.startswith("q")]
     assert len(wires) == circuit.num_qubits
     assert len({len(wire) for wire in wires}) == 1
+
+
+@given(circuits(max_operations=20), st.integers(40, 100))
+def test_beyond_the_width_the_drawing_goes_on_below(circuit, width):
+    whole, blocks = circuit.draw(), circuit.draw(width).split("\n\n")
+    assert all(len(line) <= width for block in blocks for line in block.splitlines())
+    for qubit in range(circuit.num_qubits):
+        label = f"q{qubit}: ─"
+        wires = [line.removeprefix(label) for b in blocks for line in b.splitlines() if line.startswith(label)]
+        assert len(wires) == len(blocks)
+        assert label + "".join(wires) in whole.splitlines()
+
+
+def test_a_column_wider_than_the_width_stands_alone():
+    circuit = CircuitBuilder(1).h(0).rx(0, angle=Angle(0, 0.123, 0.456)).h(0).build()
+    assert circuit.draw(10).split("\n\n") == ["q0: ─h──", "q0: ─rx(0.123*θ0+0.456)──", "q0: ─h──"]
+
+
+def test_png():
+    assert draw_png(CircuitBuilder(2).rbs(0, 1).ry(1, angle=Angle(0, 2.0, 0.5)).build()).startswith(b"\x89PNG")

@@ -128,6 +128,6 @@ def _format(angle: Angle, scale: float, names: Sequence[str]) -> str:
     offset = scale * angle.offset
     if angle.index is None:
         return repr(offset)
-    factor = "" if scale * angle.scale == 1 else f"{scale * angle.scale!r}*"
+    factor = {1.0: "", -1.0: "-"}.get(scale * angle.scale, f"{scale * angle.scale!r}*")
     constant = f" {'-' if offset < 0 else '+'} {abs(offset)!r}" if offset else ""
     return f"{factor}{names[angle.index]}{constant}"
