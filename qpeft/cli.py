@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qpeft.circuit_commands import circuit_app, engines
 from qpeft.errors import QpeftError
 from qpeft.options import build, cli_parameters
 from qpeft.training.config import AdapterOptions, TrainConfig
@@ -130,6 +131,10 @@ def count(
         f"LoRA r={rank} trains {found.target_size:,}, r=1 {found.lora_rank_1:,}. Where QPA is above 100% of r=1, "
         "LoRA of rank 1 is the smaller adapter.", highlight=False,
     )  # fmt: skip
+
+
+app.command(name="engines")(engines)
+app.add_typer(circuit_app, name="circuit")
 
 
 def _metrics_table(metrics: dict[str, dict[str, Any]]) -> Table:
