@@ -122,7 +122,7 @@ class SamplerEngine(BlackBoxEngine):
     def _measure(self, circuit: Circuit, angles: Tensor, shots: int, stream: Stream) -> Bits:
         """One job: angles (B, P) -> packed outcomes (B, shots, bytes)."""
         transpiled = transpile(circuit, self.backend, seed=self.draws.seed % 2**32)
-        pubs = [(transpiled.circuit, transpiled.values(angles), shots)]
+        pubs: list[tuple[Any, ...]] = [(transpiled.circuit, transpiled.values(angles), shots)]
         if not transpiled.columns:  # Aer's sampler fills all rows but the first with zeros if there is nothing to bind
             pubs = [(transpiled.circuit, None, shots)] * len(angles)
         where = "" if self.backend is None else f" on {self.backend.name}"
@@ -170,9 +170,9 @@ class SamplerEngine(BlackBoxEngine):
         }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SamplerEngine:
-        """Shares the sampler, which may be a connection to a device; counts its own calls."""
+        """Shares the sampler, which may be a connection to a device, and what it measured; counts its own calls."""
         twin = copy.copy(self)
-        twin.draws, twin._measured = copy.deepcopy(self.draws, memo), dict(self._measured)
+        twin.draws = copy.deepcopy(self.draws, memo)
         return twin
 
 
@@ -206,7 +206,7 @@ def _backend_of(sampler: object, given: object) -> BackendV2 | None:
 def _outcomes(result: Any, rows: int, shots: int, num_qubits: int) -> Bits:
     """The packed outcomes (rows, shots, bytes) in a result, if they are all there."""
     primitives = require("qiskit.primitives", "qiskit", _PURPOSE)
-    found = [getattr(part.data, REGISTER, None) for part in result or ()]
+    found: list[Any] = [getattr(part.data, REGISTER, None) for part in result or ()]
     for measured in found:
         if not isinstance(measured, primitives.BitArray):
             raise EngineError(
