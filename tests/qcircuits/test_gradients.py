@@ -144,7 +144,7 @@ def test_gather_is_the_transpose_of_expand(circuit, seed):
 
 def test_a_circuit_with_plain_angles_stays_itself():
     circuit = ansatz("ry_cnot", 3, 2)
-    assert unshared(circuit).circuit is circuit
+    assert unshared(circuit).circuit == circuit
 
 
 class EveryDirection:
