@@ -2,7 +2,9 @@
 
 `import qpeft` needs only torch and numpy. The names below load their room on first use:
 
-* circuits: `Circuit`, `CircuitBuilder`, `Angle`, `ansatz`, `n_local`, `register_ansatz`, `StatevectorEngine`
+* circuits: `Circuit`, `CircuitBuilder`, `Angle`, `ansatz`, `n_local`, `register_ansatz`
+* engines: `get_engine` and `register_engine`; `StatevectorEngine`, `SampledEngine`, `Surrogate`; with their packages
+  `AerEngine`, `SamplerEngine`, `PennyLaneEngine`, `TorchQuantumEngine`
 * generator: `QPAGenerator`, `QPASpec`
 * adapters (these need transformers and peft): `QPAConfig`, `QPAModel`, `export_lora`
 """
@@ -16,23 +18,45 @@ import torch  # noqa: F401  (the one heavy import, made here so that later ones 
 
 if TYPE_CHECKING:
     from qpeft.adapters import QPAConfig, QPAModel, export_lora
+    from qpeft.engines import get_engine, register_engine
     from qpeft.generators import QPAGenerator, QPASpec
-    from qpeft.qcircuits import Angle, Circuit, CircuitBuilder, StatevectorEngine, ansatz, n_local, register_ansatz
+    from qpeft.qcircuits import (
+        Angle,
+        Circuit,
+        CircuitBuilder,
+        SampledEngine,
+        StatevectorEngine,
+        Surrogate,
+        ansatz,
+        n_local,
+        register_ansatz,
+    )
+    from qpeft.qcircuits.aer_engine import AerEngine
+    from qpeft.qcircuits.pennylane_engine import PennyLaneEngine
+    from qpeft.qcircuits.sampler_engine import SamplerEngine
+    from qpeft.qcircuits.torchquantum_engine import TorchQuantumEngine
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "qpeft.qcircuits": (
-        "Angle", "Circuit", "CircuitBuilder", "StatevectorEngine", "ansatz", "n_local", "register_ansatz",
+        "Angle", "Circuit", "CircuitBuilder", "SampledEngine", "StatevectorEngine", "Surrogate", "ansatz", "n_local",
+        "register_ansatz",
     ),
+    "qpeft.qcircuits.aer_engine": ("AerEngine",),
+    "qpeft.qcircuits.pennylane_engine": ("PennyLaneEngine",),
+    "qpeft.qcircuits.sampler_engine": ("SamplerEngine",),
+    "qpeft.qcircuits.torchquantum_engine": ("TorchQuantumEngine",),
+    "qpeft.engines": ("get_engine", "register_engine"),
     "qpeft.generators": ("QPAGenerator", "QPASpec"),
     "qpeft.adapters": ("QPAConfig", "QPAModel", "export_lora"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Angle", "Circuit", "CircuitBuilder", "QPAConfig", "QPAGenerator", "QPAModel", "QPASpec", "StatevectorEngine",
-    "ansatz", "export_lora", "n_local", "register_ansatz",
+    "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAGenerator", "QPAModel",
+    "QPASpec", "SampledEngine", "SamplerEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
+    "export_lora", "get_engine", "n_local", "register_ansatz", "register_engine",
 ]  # fmt: skip
 
 

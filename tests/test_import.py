@@ -7,8 +7,9 @@ import pytest
 import qpeft
 
 PUBLIC = {
-    "Angle", "Circuit", "CircuitBuilder", "QPAConfig", "QPAGenerator", "QPAModel", "QPASpec", "StatevectorEngine",
-    "ansatz", "export_lora", "n_local", "register_ansatz",
+    "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAGenerator", "QPAModel",
+    "QPASpec", "SampledEngine", "SamplerEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
+    "export_lora", "get_engine", "n_local", "register_ansatz", "register_engine",
 }  # fmt: skip
 OPTIONAL = {
     "transformers",
@@ -18,7 +19,9 @@ OPTIONAL = {
     "matplotlib",
     "qiskit",
     "qiskit_aer",
+    "qiskit_ibm_runtime",
     "pennylane",
+    "torchquantum",
     "typer",
 }
 

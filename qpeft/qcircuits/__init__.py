@@ -2,7 +2,8 @@
 
 from qpeft.qcircuits.ansatz import ANSATZE, Ansatz, ansatz, n_local, register_ansatz
 from qpeft.qcircuits.blackbox import BlackBoxEngine
-from qpeft.qcircuits.circuit import Angle, Circuit, CircuitBuilder, Operation
+from qpeft.qcircuits.builder import CircuitBuilder
+from qpeft.qcircuits.circuit import Angle, Circuit, Operation
 from qpeft.qcircuits.engine import Engine
 from qpeft.qcircuits.gates import GATES, Gate, Kind, gate
 from qpeft.qcircuits.sampling import SampledEngine

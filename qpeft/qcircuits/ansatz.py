@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qpeft.errors import CircuitError, unknown_name
-from qpeft.qcircuits.circuit import Circuit, CircuitBuilder
+from qpeft.qcircuits.builder import CircuitBuilder
+from qpeft.qcircuits.circuit import Circuit
 from qpeft.qcircuits.gates import gate
 from qpeft.registry import Registry
 

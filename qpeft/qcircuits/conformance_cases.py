@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qpeft.qcircuits.ansatz import ANSATZE
-from qpeft.qcircuits.circuit import Angle, Circuit, CircuitBuilder
+from qpeft.qcircuits.builder import CircuitBuilder
+from qpeft.qcircuits.circuit import Angle, Circuit
 from qpeft.qcircuits.gates import GATES, gate
 
 QUBITS = (1, 2, 3, 5)

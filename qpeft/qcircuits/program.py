@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -58,17 +59,28 @@ class MatrixTable:
     def of(
         cls, operations: list[Operation], num_parameters: int, dtype: torch.dtype, device: torch.device
     ) -> MatrixTable:
-        rows = [(gate(o.gate), o.angle or Angle(None)) for o in operations]
-        parameter = [angle.index or 0 for _, angle in rows]
-        scale = [0.0 if angle.index is None else row.frequency * angle.scale for row, angle in rows]
-        offset = [row.frequency * angle.offset if row.has_angle else 0.0 for row, angle in rows]
-        values = torch.from_numpy(np.array([row.harmonics for row, _ in rows]))
-        if not dtype.is_complex:
-            values = values.real
+        """The table of the operations' unitaries."""
+        rows = [gate(o.gate) for o in operations]
+        angles = [o.angle or Angle(None) for o in operations]
+        frequencies = [row.frequency if row.has_angle else 0.0 for row in rows]
+        harmonics = np.array([row.harmonics for row in rows])
+        return cls.from_harmonics(angles, frequencies, harmonics, num_parameters, dtype, device)
+
+    @classmethod
+    def from_harmonics(
+        cls, angles: list[Angle], frequencies: list[float], harmonics: npt.NDArray[np.inexact],
+        num_parameters: int, dtype: torch.dtype, device: torch.device,
+    ) -> MatrixTable:  # fmt: skip
+        """The table of matrices with these harmonics, (G, 3, d, d), at frequency * angle (frequency 0: constant)."""
+        parameter = [angle.index or 0 for angle in angles]
+        pairs = list(zip(angles, frequencies, strict=True))
+        scale = [0.0 if angle.index is None else frequency * angle.scale for angle, frequency in pairs]
+        offset = [frequency * angle.offset for angle, frequency in pairs]
+        values = torch.from_numpy(harmonics if dtype.is_complex else harmonics.real)
         constant, cosine, sine = values.to(device=device, dtype=dtype).unbind(1)
         real = dtype.to_real()
         return cls(
-            len(operations),
+            len(angles),
             None if parameter == list(range(num_parameters)) else torch.tensor(parameter, device=device),
             torch.tensor(scale, dtype=real, device=device),
             torch.tensor(offset, dtype=real, device=device) if any(offset) else None,
@@ -120,35 +132,49 @@ class Program:
             For each block size a tensor (B, rows, number of blocks, d, d); then, if there are any, the pairs
             (B, pairs, 4, 4).
         """
-        batch, n = angles.shape[0], self.num_qubits
+        n = self.num_qubits
         out: list[Tensor] = []
         if self.local is not None:
             table = self.local.matrices(angles)
             if self.runs is not None:
-                identity = torch.eye(2, dtype=self.dtype, device=angles.device).expand(batch, 1, 2, 2)
-                gates = torch.cat([table, identity], dim=1)
-                table = gates.index_select(1, self.runs[0])
-                for later in self.runs[1:]:
-                    table = gates.index_select(1, later) @ table
+                table = products(table, self.runs)
             table = table.unflatten(1, (-1, n))  # (B, rows, N, 2, 2)
             parts = table.split([count * size for count, size in self.blocks], dim=2)
             for part, (count, size) in zip(parts, self.blocks, strict=True):
-                out.append(_kronecker(part.unflatten(2, (count, size))))
+                out.append(kronecker(part.unflatten(2, (count, size))))
         if self.pairs is not None:
             out.append(self.pairs.matrices(angles))
         return out
 
 
-def _kronecker(factors: Tensor) -> Tensor:
+def products(table: Tensor, runs: tuple[Tensor, ...]) -> Tensor:
+    """Products of a table's matrices.
+
+    Args:
+        table: (B, G, d, d).
+        runs: `runs[k][r]` says which matrix is the k-th factor of product r, in time order; G stands for the identity.
+
+    Returns:
+        (B, R, d, d)
+    """
+    identity = torch.eye(table.shape[-1], dtype=table.dtype, device=table.device).expand(len(table), 1, -1, -1)
+    factors = torch.cat([table, identity], dim=1)
+    product = factors.index_select(1, runs[0])
+    for later in runs[1:]:
+        product = factors.index_select(1, later) @ product
+    return product
+
+
+def kronecker(factors: Tensor) -> Tensor:
     """(..., k, d, d) -> (..., d**k, d**k): the Kronecker product over the axis k, first factor most significant."""
     k = factors.shape[-3]
     if k == 1:
         return factors.squeeze(-3)
     if k % 2:
-        left, right = factors[..., 0, :, :], _kronecker(factors[..., 1:, :, :])
+        left, right = factors[..., 0, :, :], kronecker(factors[..., 1:, :, :])
     else:  # pairs at once, then the product of the pairs
         left, right = factors.unflatten(-3, (k // 2, 2)).unbind(-3)
     *many, a, _ = left.shape
     b = right.shape[-1]
     product = (left.view(*many, a, 1, a, 1) * right.view(*many, 1, b, 1, b)).view(*many, a * b, a * b)
-    return product if k % 2 else _kronecker(product)
+    return product if k % 2 else kronecker(product)
