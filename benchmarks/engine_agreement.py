@@ -1,8 +1,8 @@
 """Every engine on the same circuit: how far apart the numbers are, and what a gradient costs.
 
 RY + CNOT chain, 8 layers, angles uniform in [-pi, pi], float64. "Difference" is the largest difference of any basis
-probability (and of any angle's gradient of one random linear functional) from the exact engine's; sampled engines differ
-by their shot noise. Times are medians of forward + gradient, ratios to the exact engine in the same run.
+probability (and of any angle's gradient of one random linear functional) from the exact engine's; sampled engines
+differ by their shot noise. Times are medians of forward + gradient, ratios to the exact engine in the same run.
 
     python benchmarks/engine_agreement.py --qubits 4 8 11
     python benchmarks/engine_agreement.py --engines exact aer@ibm_torino --qubits 4
