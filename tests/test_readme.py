@@ -1,12 +1,18 @@
-"""The README's Python examples run as they stand."""
+"""The Python examples of the README and of the documentation run as they stand."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+from qpeft.engines import ENGINES
+
 README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf8"), flags=re.DOTALL)
+ENGINES_PAGE = README.parent / "docs" / "engines.md"
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf8"), flags=re.DOTALL)
 
 
 @pytest.fixture
@@ -17,13 +23,22 @@ def names(tmp_path, monkeypatch):
 
 
 def test_the_examples_run_in_order(names, capsys):
-    assert len(BLOCKS) == 3
-    for block in BLOCKS:
+    assert len(blocks(README)) == 4
+    for block in blocks(README):
         exec(compile(block, str(README), "exec"), names)
     printed = capsys.readouterr().out
     assert "trainable params: 1," in printed
     assert "max_difference=" in printed
     assert "q3: ─ry(θ3)" in printed
+
+
+def test_the_engine_of_ones_own(names, monkeypatch, capsys):
+    monkeypatch.setattr(ENGINES, "_entries", dict(ENGINES))
+    hardware, own = blocks(ENGINES_PAGE)
+    assert "QiskitRuntimeService()" in hardware  # needs an account
+    exec(compile(own, str(ENGINES_PAGE), "exec"), names)
+    assert float(capsys.readouterr().out) < 1e-6
+    assert names["engine"].diff_method == "spsa"
 
 
 def test_every_file_the_readme_names_is_there():
