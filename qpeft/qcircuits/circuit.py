@@ -192,6 +192,7 @@ class Circuit:
             CircuitError: Not one finite angle a parameter.
 
         Example:
+            >>> from qpeft.qcircuits import CircuitBuilder
             >>> print(CircuitBuilder(1).rx(0).rz(0, angle=Angle(0, 2.0, 1.0)).build().bind([0.25]))
             q0: ─rx(0.25)──rz(1.5)──
         """
