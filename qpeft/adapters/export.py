@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,16 @@ import torch
 from peft import LoraConfig, LoraModel, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from qpeft.adapters.peft_internals import fully_trained, lora_layers
+from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE, circuit_source, deviation, share_weights, with_exact_weights
 from qpeft.errors import ConfigError
-from qpeft.files import staged_folder
+from qpeft.files import staged_folder, write_json
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+STATEMENT_FILE = "qpeft_export.json"  # a name that peft does not look for
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,24 @@ class Exported:
         num_parameters: Numbers in the LoRA file.
         max_difference: Largest difference of any output on a few tokens (of any update matrix, for a model that takes
             no tokens).
+        weights: "exact", or "last_sample" of an engine that samples or has noise; `qpeft_export.json` says the same.
     """
 
     folder: Path
     num_parameters: int
     max_difference: float
+    weights: str
 
 
 def export_lora(
-    model: PeftModel, folder: str | Path, adapter_name: str = "default", tolerance: float = 1e-4
-) -> Exported:
+    model: PeftModel, folder: str | Path, adapter_name: str = "default", tolerance: float = 1e-4,
+    weights: str | None = None,
+) -> Exported:  # fmt: skip
     """Writes an adapter as `adapter_config.json` and `adapter_model.safetensors` of a plain PEFT LoRA.
 
-    The scale is folded into B (`lora_alpha == r`), in float32. The files are re-loaded with plain peft on the same base
-    weights and compared before they reach `folder`.
+    A third file, `qpeft_export.json`, states which weights they hold; peft ignores it. The scale is folded into B
+    (`lora_alpha == r`), in float32. The files are re-loaded with plain peft on the same base weights and compared
+    before they reach `folder`.
 
     Args:
         model: A PEFT model with a LoRA-shaped adapter, ours or plain.
@@ -52,15 +57,25 @@ def export_lora(
         adapter_name: Which adapter.
         tolerance: Largest difference allowed, relative to the largest value compared; a model in half precision is
             allowed its rounding.
+        weights: "last_sample" for the weights the model computes with now, "exact" for those that exact simulation of
+            the circuit gives at the same angles. They differ only if the engine samples or has noise; if it does not,
+            either is called "exact". None for what the model computes with.
 
     Raises:
-        ConfigError: No such adapter, it is merged, or it is more than a plain LoRA.
+        ConfigError: No such adapter, it is merged, it is more than a plain LoRA, or other `weights`.
         RuntimeError: The re-loaded adapter differs; nothing is written.
     """
     if not isinstance(model, PeftModel):
         raise ConfigError(f"export_lora takes the PeftModel that holds the adapter; given a {type(model).__name__}")
     if adapter_name not in model.peft_config:
         raise ConfigError(f"there is no adapter {adapter_name!r}; the model has {', '.join(model.peft_config)}")
+    if weights not in (None, EXACT, LAST_SAMPLE):
+        raise ConfigError(f"weights {weights!r} is not one of {LAST_SAMPLE!r}, {EXACT!r} or None (what the model uses)")
+    _plain_layers(model, adapter_name)
+    differs = deviation(model, adapter_name)
+    stated = EXACT if weights == EXACT or differs is None else differs.weights
+    if weights == EXACT and differs is not None:
+        model = with_exact_weights(model, adapter_name)
     config = model.peft_config[adapter_name]
     layers = _plain_layers(model, adapter_name)
     tensors: dict[str, Tensor] = {}
@@ -84,11 +99,18 @@ def export_lora(
         with staged_folder(folder) as staging:
             save_file(tensors, staging / WEIGHTS_FILE, metadata={"format": "pt"})
             plain.save_pretrained(staging)
+            write_json(staging / STATEMENT_FILE, _statement(model, adapter_name, stated))
             difference = _compare(model, adapter_name, staging, tolerance)
     finally:
         for parameter, requires_grad in trained.items():  # the comparison shares them and freezes some
             parameter.requires_grad_(requires_grad)
-    return Exported(folder, sum(t.numel() for t in tensors.values()), difference)
+    return Exported(folder, sum(t.numel() for t in tensors.values()), difference, stated)
+
+
+def _statement(model: PeftModel, adapter_name: str, weights: str) -> dict[str, Any]:
+    """Which weights were written, and by which engine they were generated (None if by no circuit)."""
+    source = circuit_source(model, adapter_name)
+    return {"weights": weights, "engine": None if source is None else source.engine.describe()}
 
 
 def _plain_layers(model: PeftModel, adapter_name: str) -> dict[str, LoraLinear]:
@@ -110,16 +132,10 @@ def _plain_layers(model: PeftModel, adapter_name: str) -> dict[str, LoraLinear]:
     return layers
 
 
-def _without_copying_weights(model: nn.Module) -> Any:
-    """A deep copy of the modules that shares every parameter and buffer."""
-    memo: dict[int, Any] = {id(t): t for t in [*model.parameters(), *model.buffers()]}
-    return copy.deepcopy(model, memo)
-
-
 @torch.no_grad()
 def _compare(model: PeftModel, adapter_name: str, folder: Path, tolerance: float) -> float:
     """Largest difference between the adapter and the files on plain peft; raises `RuntimeError` if it is too large."""
-    twin = _without_copying_weights(model)
+    twin = share_weights(model)
     twin.set_adapter(adapter_name)
     twin.eval()
     inputs = _token_inputs(model)

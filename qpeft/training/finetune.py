@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,19 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from qpeft.adapters import Exported, QPAConfig, export_lora
-from qpeft.adapters.methods import METHODS, peft_config
-from qpeft.adapters.peft_internals import lora_layers, resolve_targets
+from qpeft.adapters import Exported, export_lora
+from qpeft.adapters.methods import peft_config
+from qpeft.adapters.peft_internals import resolve_targets
+from qpeft.adapters.regenerate import LAST_SAMPLE, deviation, with_exact_weights
 from qpeft.errors import ConfigError, RunError
 from qpeft.files import staged_folder, write_json, write_text
 from qpeft.training.config import TrainConfig
 from qpeft.training.data import IGNORED, TokenChunks, load_corpus, tokenise
+from qpeft.training.facts import generator_facts, learning_rate, parameter_counts, resolved_settings
 from qpeft.training.metrics import TextMetrics, evaluate, paper_perplexity
 from qpeft.training.models import load_model, load_tokenizer, num_positions
 from qpeft.training.plots import loss_plot
-from qpeft.training.progress import ProgressBar
+from qpeft.training.progress import ProgressBar, StepTimer, new_display
 from qpeft.training.report import markdown_report
 from qpeft.training.runs import RunFolder
 
@@ -107,31 +107,17 @@ def mean_token_loss(outputs: Any, targets: Tensor, num_items_in_batch: Tensor | 
     return total / num_items_in_batch
 
 
-class StepTimer(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Seconds of every optimiser step."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._start = 0.0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._start = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds) if self.seconds else 0.0
-
-
-def train(config: TrainConfig, console: Console | None = None, prepared: Prepared | None = None) -> Result:
+def train(
+    config: TrainConfig, console: Console | None = None, prepared: Prepared | None = None,
+    progress: ProgressBar | None = None,
+) -> Result:  # fmt: skip
     """Runs `config` and writes adapter, exported LoRA, metrics, plot and report into the output folder.
 
     Args:
         config: The settings.
         console: Where progress shows; nothing shows if None.
         prepared: What `prepare(config)` gave, if that was done already.
+        progress: Shows the steps; a display of its own on `console` if None.
 
     Raises:
         QpeftError: Input that cannot be worked with, before any step is taken.
@@ -152,7 +138,7 @@ def train(config: TrainConfig, console: Console | None = None, prepared: Prepare
             before = _measure(model, prepared, config)
         folder.save(before=before)
     timer = StepTimer()
-    progress = ProgressBar(f"{config.adapter.method} on {config.model.model}", console)
+    progress = progress or ProgressBar(f"{config.adapter.method} on {config.model.model}", new_display(console))
     trainer = _trainer(model, prepared.train, config, folder, [timer, progress])
     checkpoint = folder.last_checkpoint() if config.run.resume else None
     try:
@@ -174,19 +160,14 @@ def train(config: TrainConfig, console: Console | None = None, prepared: Prepare
     metrics = {
         "method": config.adapter.method, "before": before, "after": after, "parameters": parameter_counts(model),
         "seconds_per_step": timer.median, "learning_rate": learning_rate(config), "steps": config.training.steps,
-        "export": {"lora_parameters": exported.num_parameters, "max_logit_difference": exported.max_difference},
-        "generator": generator_facts(model),
+        "export": {
+            "lora_parameters": exported.num_parameters, "max_logit_difference": exported.max_difference,
+            "weights": exported.weights,
+        },
+        "generator": generator_facts(model), "against_exact": _against_exact(model, prepared, config, after),
     }  # fmt: skip
     _write_results(folder, config, metrics, curve, exported)
     return Result(folder.path, metrics, curve, model)
-
-
-def learning_rate(config: TrainConfig) -> float:
-    """What was given, or the method's own."""
-    if config.training.learning_rate is not None:
-        return config.training.learning_rate
-    method = METHODS[config.adapter.method]
-    return method.preset_learning_rates.get(config.adapter.preset, method.learning_rate)
 
 
 def output_folder(config: TrainConfig) -> Path:
@@ -203,6 +184,18 @@ def _measure(model: nn.Module, prepared: Prepared, config: TrainConfig) -> dict[
         positions = num_positions(model.config) or 512
         found["paper_perplexity"] = paper_perplexity(model, prepared.tokenizer, prepared.test_text, positions)
     return found
+
+
+def _against_exact(
+    model: PeftModel, prepared: Prepared, config: TrainConfig, after: dict[str, Any]
+) -> dict[str, Any] | None:
+    """How far the engine is from exact simulation at the final angles, and the metrics with exact weights."""
+    found = deviation(model)
+    if found is None:
+        return None
+    if found.weights == LAST_SAMPLE:
+        after = _measure(with_exact_weights(model), prepared, config)
+    return {**asdict(found), "after": after}
 
 
 def _trainer(
@@ -230,49 +223,6 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     """`save_pretrained`, all or nothing, without base weights."""
     with staged_folder(folder) as staging:
         model.save_pretrained(staging, save_embedding_layers=False)
-
-
-def parameter_counts(model: PeftModel) -> dict[str, int]:
-    """Trained numbers, frozen numbers the adapter needs, and what LoRA of the same and of rank 1 would train."""
-    config = model.peft_config["default"]
-    layers = lora_layers(model.base_model.model, "default").values()
-    shapes = [(layer.out_features, layer.in_features) for layer in layers]
-    rank_1 = sum(fan_out + fan_in for fan_out, fan_in in shapes)
-    trained, total = model.get_nb_trainable_parameters()
-    frozen = model.base_model.bank().num_frozen if isinstance(config, QPAConfig) else 0
-    return {
-        "trained": trained, "frozen": frozen, "lora_same_rank": config.r * rank_1, "lora_rank_1": rank_1,
-        "model": total - trained,
-    }  # fmt: skip
-
-
-def resolved_settings(model: PeftModel, config: TrainConfig) -> dict[str, Any]:
-    """What was left to defaults, presets and budgets, as it was decided."""
-    adapter = model.peft_config["default"]
-    layers = lora_layers(model.base_model.model, "default")
-    found: dict[str, Any] = {
-        "learning_rate": learning_rate(config), "targets": list(layers), "alpha": adapter.lora_alpha,
-    }  # fmt: skip
-    if isinstance(adapter, QPAConfig):
-        built = adapter.resolved or {}
-        found.update({name: getattr(adapter, name) for name in ("hidden", "activation", "transform", "start")})
-        found.update({name: built[name] for name in ("chunk_size", "num_chunks", "num_qubits")})
-    return found
-
-
-def generator_facts(model: PeftModel) -> dict[str, Any] | None:
-    """Sizes of a QPA generator; None for other methods."""
-    config = model.peft_config["default"]
-    if not isinstance(config, QPAConfig):
-        return None
-    generator = model.base_model.bank().generator
-    spec = generator.spec
-    return {
-        "qubits": spec.num_qubits, "chunks": spec.num_chunks, "chunk_size": spec.chunk_size,
-        "angles": spec.circuit.num_parameters, "depth": spec.circuit.depth, "ansatz": config.to_dict()["ansatz"],
-        "source": spec.source, "drawing": spec.circuit.draw(),
-        "engine": {"name": config.engine, **generator.engine.describe()},
-    }  # fmt: skip
 
 
 def _write_results(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE
 from qpeft.training.config import TrainConfig
+
+_WEIGHTS = {
+    EXACT: "the exact weights (`exact`)",
+    LAST_SAMPLE: "the weights of the engine's last sample (`last_sample`), with which the text was measured",
+}
 
 
 def warnings_for(metrics: dict[str, Any]) -> list[str]:
@@ -43,6 +49,9 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
                 f"{after['paper_perplexity']:.4f}",
             )
         )
+    exact = metrics["against_exact"]
+    if metrics["export"]["weights"] == LAST_SAMPLE:
+        rows.append(("bits per byte, weights regenerated exactly", "", f"{exact['after']['bits_per_byte']:.3f}"))
     lines = [
         f"# {config.adapter.method} on {config.model.model}",
         "",
@@ -50,9 +59,9 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
         f"{config.training.seed}; {after['tokens']:,} test tokens ({after['bytes_per_token']:.2f} bytes each, "
         f"{after['unknown_share']:.1%} unknown).",
         "",
-        *_table(("test text", "before", "after"), rows),
+        *markdown_table(("test text", "before", "after"), rows),
         "",
-        *_table(
+        *markdown_table(
             ("parameters", "count"),
             [
                 ("trained", f"{counts['trained']:,}"),
@@ -63,21 +72,22 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
             ],
         ),
         "",
-        f"Median step: {1000 * metrics['seconds_per_step']:.1f} ms. The exported LoRA in `lora/` was re-loaded with "
-        f"plain peft; its logits differ by at most {metrics['export']['max_logit_difference']:.1e}.",
+        f"Median step: {1000 * metrics['seconds_per_step']:.1f} ms. The exported LoRA in `lora/` holds "
+        f"{_WEIGHTS[metrics['export']['weights']]}; it was re-loaded with plain peft and its logits differ by at most "
+        f"{metrics['export']['max_logit_difference']:.1e}.",
         "",
         "![training loss](loss.png)",
     ]
     warnings = warnings_for(metrics)
     if warnings:
         lines += ["", "## Mind", "", *(f"* {text}." for text in warnings)]
-    lines += _circuit_section(metrics["generator"])
+    lines += _circuit_section(metrics["generator"], exact)
     lines += ["", "## Use", "", *_usage(metrics["method"])]
     return "\n".join(lines) + "\n"
 
 
-def _circuit_section(generator: dict[str, Any] | None) -> list[str]:
-    if generator is None or generator["source"] not in ("circuit", "frozen"):
+def _circuit_section(generator: dict[str, Any] | None, exact: dict[str, Any] | None) -> list[str]:
+    if generator is None or exact is None:
         return []
     drawing = generator["drawing"].splitlines()
     return [
@@ -85,7 +95,9 @@ def _circuit_section(generator: dict[str, Any] | None) -> list[str]:
         f"{generator['ansatz']}: {generator['qubits']} qubits, {generator['angles']} angles, depth "
         f"{generator['depth']}; {generator['chunks']} basis states give chunks of {generator['chunk_size']} weights "
         f"(source: {generator['source']}; engine: {generator['engine']['name']}, differentiated by "
-        f"{generator['engine'].get('diff_method', 'its own rule')}). No quantum advantage is claimed: a classical "
+        f"{generator['engine'].get('diff_method', 'its own rule')}). At the final angles the engine's "
+        f"distribution and the exact one have the total variation {exact['total_variation']:.4f} and the fidelity "
+        f"{exact['fidelity']:.4f}. No quantum advantage is claimed: a classical "
         "control can do as well.",
         "", "```text", *(line if len(line) <= 100 else line[:97] + "..." for line in drawing), "```",
     ]  # fmt: skip
@@ -101,7 +113,8 @@ def _usage(method: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a Markdown table; the columns after the first are right-aligned."""
     return [
         f"| {' | '.join(header)} |",
         f"| --- |{' ---: |' * (len(header) - 1)}",

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:fan_in_fan_out is set to", "ignore:Model has `tie_word"
 )
 TARGETS = ["c_attn", "lm_head"]
+FILES = ["adapter_config.json", "adapter_model.safetensors", "qpeft_export.json"]
 
 
 def trained(base=None, targets=TARGETS, **options):
@@ -44,7 +45,7 @@ def files(folder):
 def test_files_are_a_plain_lora(tmp_path):
     model = trained()
     report = export_lora(model, tmp_path / "out")
-    assert files(tmp_path / "out") == ["adapter_config.json", "adapter_model.safetensors"]
+    assert files(tmp_path / "out") == FILES
     data = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (data["peft_type"], data["r"], data["lora_alpha"], data["bias"]) == ("LORA", 3, 3, "none")
     assert sorted(data["target_modules"]) == ["lm_head", "transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]
@@ -176,7 +177,7 @@ def test_transformers_models_without_logits_or_without_tokens(tmp_path):
     )
     image = trained(ViTModel(config), "all-linear", task_type=None)
     export_lora(image, tmp_path / "image")
-    assert files(tmp_path / "image") == ["adapter_config.json", "adapter_model.safetensors"]
+    assert files(tmp_path / "image") == FILES
 
 
 @pytest.mark.parametrize("make", [trained, plain_lora])
@@ -279,3 +280,52 @@ def test_an_untrained_adapter_exports_as_the_identity(tmp_path):
     model = get_peft_model(gpt2(), QPAConfig(r=2, target_modules=TARGETS, task_type="CAUSAL_LM")).eval()
     assert export_lora(model, tmp_path).max_difference == 0
     assert torch.equal(logits(PeftModel.from_pretrained(gpt2(), tmp_path)), logits(gpt2()))
+
+
+def loaded(folder):
+    return PeftModel.from_pretrained(gpt2(), folder).eval()
+
+
+def stated(folder):
+    return json.loads((folder / "qpeft_export.json").read_text(encoding="utf8"))
+
+
+def test_the_choice_between_the_last_sample_and_the_exact_weights(tmp_path):
+    model, exact = trained(engine="exact:10x"), trained(engine="exact")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = logits(model)
+    reports = {weights: export_lora(model, tmp_path / str(weights), weights=weights)
+               for weights in (None, "last_sample", "exact")}  # fmt: skip
+    assert [report.weights for report in reports.values()] == ["last_sample", "last_sample", "exact"]
+    same(logits(loaded(tmp_path / "None")), before)
+    same(logits(loaded(tmp_path / "last_sample")), before)
+    same(logits(loaded(tmp_path / "exact")), logits(exact))  # the same numbers on the exact engine
+    assert (logits(exact) - before).abs().max() > 1e-2  # or the two could not be told apart
+    assert stated(tmp_path / "exact") == {
+        "weights": "exact",
+        "engine": exact.peft_config["default"].build_engine().describe(),
+    }
+    assert stated(tmp_path / "None")["engine"]["shots"] == "10x"
+    assert torch.equal(logits(model), before)  # the model still runs on its own engine
+    assert model.base_model.bank().generator.engine.describe()["shots"] == "10x"
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name])
+
+
+@pytest.mark.parametrize("weights", [None, "last_sample", "exact"])
+def test_exact_engines_and_adapters_without_a_circuit_export_exact_weights(tmp_path, weights):
+    for name, model in (
+        ("exact", trained()), ("backprop", trained(diff_method="backprop")),
+        ("pennylane", trained(engine="pennylane", diff_method="backprop")),
+        ("free", trained(engine="exact:10x", source="free")), ("lora", plain_lora()),
+    ):  # fmt: skip
+        report = export_lora(model, tmp_path / name, weights=weights)
+        assert report.weights == stated(tmp_path / name)["weights"] == "exact"
+        same(logits(loaded(tmp_path / name)), logits(model))
+    assert stated(tmp_path / "lora")["engine"] is None
+
+
+def test_another_word_for_the_weights_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="weights 'sampled' is not one of 'last_sample', 'exact'"):
+        export_lora(trained(), tmp_path / "out", weights="sampled")
+    assert files(tmp_path) == []

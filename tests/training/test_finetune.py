@@ -36,7 +36,7 @@ def test_the_folder_holds_all_that_is_promised(make_config, model_folder, method
     assert files == {
         "run.json", "config.toml", "metrics.json", "report.md", "loss.png", "adapter/README.md",
         "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "lora/adapter_config.json",
-        "lora/adapter_model.safetensors",
+        "lora/adapter_model.safetensors", "lora/qpeft_export.json",
     }  # fmt: skip
     assert json.loads((folder / "metrics.json").read_text(encoding="utf8")) == result.metrics
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -137,6 +137,34 @@ def test_counts_and_generator_facts(make_config):
     assert counts["frozen"] == 2 * 32
     assert generator["chunks"] == -(-264 // 16) == 17 and generator["qubits"] == 5
     assert counts["trained"] == 8 * 5 + (6 + 1) * 16 + (16 + 1) * 16
+
+
+def test_a_sampling_run_is_measured_against_the_exact_weights_at_the_same_angles(make_config, model_folder):
+    result = train(make_config(AdapterOptions(engine="exact:3x", rank=2)))
+    metrics = result.metrics
+    found = metrics["against_exact"]
+    assert metrics["export"]["weights"] == "last_sample"
+    assert 0 < found["total_variation"] < 1 and 0 < found["fidelity"] < 1
+    assert found["after"]["nats_per_token"] != metrics["after"]["nats_per_token"]
+
+    test = prepare(make_config()).test
+    lora = PeftModel.from_pretrained(base(model_folder), result.folder / "lora")  # what was reported was exported
+    assert evaluate(lora, test, 16).nats_per_token == pytest.approx(metrics["after"]["nats_per_token"], abs=1e-5)
+    settings = json.loads((result.folder / "adapter" / "adapter_config.json").read_text(encoding="utf8"))
+    (result.folder / "adapter" / "adapter_config.json").write_text(json.dumps(settings | {"engine": "exact"}))
+    exact = PeftModel.from_pretrained(base(model_folder), result.folder / "adapter")
+    assert evaluate(exact, test, 16).nats_per_token == pytest.approx(found["after"]["nats_per_token"], abs=1e-5)
+    report = (result.folder / "report.md").read_text(encoding="utf8")
+    assert f"| bits per byte, weights regenerated exactly |  | {found['after']['bits_per_byte']:.3f} |" in report
+
+
+def test_an_exact_run_is_its_own_exact_run(make_config, tmp_path):
+    metrics = train(make_config()).metrics
+    assert metrics["export"]["weights"] == "exact"
+    assert metrics["against_exact"]["total_variation"] == 0
+    assert metrics["against_exact"]["after"] == metrics["after"]
+    lora = train(make_config(AdapterOptions(method="lora"), output=str(tmp_path / "lora"))).metrics
+    assert lora["export"]["weights"] == "exact" and lora["against_exact"] is None
 
 
 def test_every_control_trains(make_config, tmp_path):

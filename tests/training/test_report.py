@@ -8,7 +8,7 @@ def metrics(**changes):
     found = {
         "method": "qpa", "before": dict(side), "after": {**side, "nats_per_token": 2.0}, "parameters": counts,
         "seconds_per_step": 0.1, "steps": 5, "learning_rate": 0.03, "generator": None,
-        "export": {"lora_parameters": 400, "max_logit_difference": 1e-7},
+        "export": {"lora_parameters": 400, "max_logit_difference": 1e-7, "weights": "exact"}, "against_exact": None,
     }  # fmt: skip
     for path, value in changes.items():
         section, name = path.split("__")
@@ -34,3 +34,12 @@ def test_the_papers_metric_appears_only_under_its_own_name(make_config):
     assert "padded" not in markdown_report(config, metrics()).replace("padding masked", "")
     with_paper = markdown_report(config, metrics(before__paper_perplexity=1.61, after__paper_perplexity=1.58))
     assert "the paper's padded perplexity (not a perplexity of the text) | 1.6100 | 1.5800" in with_paper
+
+
+def test_the_report_says_which_weights_were_exported(make_config):
+    assert "holds the exact weights (`exact`)" in markdown_report(make_config(), metrics())
+    sampled = metrics(export__weights="last_sample")
+    sampled["against_exact"] = {"total_variation": 0.25, "fidelity": 0.9, "after": {"bits_per_byte": 1.75}}
+    page = markdown_report(make_config(), sampled)
+    assert "holds the weights of the engine's last sample (`last_sample`)" in page
+    assert "| bits per byte, weights regenerated exactly |  | 1.750 |" in page
