@@ -30,7 +30,7 @@ def engines() -> None:
     for name, entry in ENGINES.items():
         gradients = {"no shots": entry.diff_methods, "with shots": entry.sampled_diff_methods}
         table.add_row(
-            Text.assemble((_usage(name, entry), "bold"), f"\n{entry.summary}"),
+            Text.assemble((usage(name, entry), "bold"), f"\n{entry.summary}"),
             "\n".join(f"{kind}: {', '.join(methods)}" for kind, methods in gradients.items() if methods),
             "yes" if entry.is_installed else "no",
         )
@@ -64,7 +64,7 @@ def show(
     angles: Annotated[
         str | None, typer.Option(help="values for the parameters, in radians: 0.1,0.2,... or one for all")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="file to write (for png circuit.png, else the terminal)")] = None,
+    output: Annotated[Path | None, typer.Option(help="file to write (the terminal; a picture needs a file)")] = None,
 ) -> None:
     """Show the circuit of an ansatz, or write it for another program.
 
@@ -77,10 +77,11 @@ def show(
     circuit = ANSATZE[ansatz](qubits, reps)
     width = None if output else console.width
     found = render(to, circuit, _numbers(angles, circuit.num_parameters), width)
-    if output is None and isinstance(found, str):
+    if output is None:
+        if isinstance(found, bytes):
+            raise ConfigError(f"{to!r} is no text for a terminal; name a file, e.g. --output circuit.{to}")
         typer.echo(found)
         return
-    output = output or Path(f"circuit.{to}")
     output.write_bytes(found if isinstance(found, bytes) else f"{found}\n".encode())
     console.print(f"Written: {output}", highlight=False, markup=False, soft_wrap=True)
 
@@ -96,7 +97,7 @@ def _numbers(text: str | None, number: int) -> list[float] | None:
     return values * number if len(values) == 1 else values
 
 
-def _usage(name: str, entry: EngineEntry) -> str:
+def usage(name: str, entry: EngineEntry) -> str:
     """What stands on the command line for an engine, e.g. ``aer[@DEVICE][:SHOTS]``."""
     device = "" if entry.device is None else "@DEVICE" if entry.needs_device else "[@DEVICE]"
     shots = "" if not entry.sampled_diff_methods else "[:SHOTS]" if entry.diff_methods else ":SHOTS"

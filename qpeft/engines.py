@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from qpeft.errors import ConfigError
+from qpeft.errors import ConfigError, UnknownNameError, unknown_name
 from qpeft.extras import MissingExtraError, is_installed
 from qpeft.qcircuits import Engine, SampledEngine, Shots, StatevectorEngine, Surrogate
 from qpeft.qcircuits.seeding import Draws
@@ -40,9 +40,14 @@ class EngineName:
             ConfigError: It does not parse, names no engine, or gives the engine what it does not take.
         """
         found = re.fullmatch(r"(?P<name>[^@:]+)(@(?P<device>[^@:]+))?(:(?P<shots>[^@:]*))?", str(text).strip())
+        known = re.split("[@:]", str(text).strip())[0] if found is None else found["name"]
+        unknown = unknown_name("engine", known, ENGINES)
         if found is None:
-            raise ConfigError(f"engine {text!r} does not parse; expected {GRAMMAR}. Engines: {', '.join(ENGINES)}")
-        entry = ENGINES[found["name"]]
+            names = f"Engines: {', '.join(ENGINES)}" if known in ("", *ENGINES) else unknown
+            raise ConfigError(f"engine {text!r} does not parse; expected {GRAMMAR}. {names}")
+        if known not in ENGINES:
+            raise UnknownNameError(f"{unknown}. An engine is {GRAMMAR}")
+        entry = ENGINES[known]
         shots = None if found["shots"] is None else Shots.of(found["shots"])
         name = cls(found["name"], found["device"], shots)
         if name.device is not None and entry.device is None:
@@ -106,7 +111,7 @@ class EngineEntry:
 
 def _exact(name: EngineName, options: EngineOptions) -> Engine:
     if name.shots is None:
-        return StatevectorEngine(options.diff_method)  # type: ignore[arg-type]  # checked by `engine_options`
+        return StatevectorEngine(options.diff_method)  # type: ignore[arg-type]  # checked by `check_engine`
     return SampledEngine(
         StatevectorEngine(), name.shots, options.diff_method, options.gradient_shots, options.seed
     )  # fmt: skip
@@ -231,14 +236,18 @@ def check_engine(
     entry = ENGINES[name.name]
     allowed = entry.diff_methods if name.shots is None else entry.sampled_diff_methods
     if diff_method is not None and diff_method not in allowed:
-        with_shots = "" if name.shots is None else ", since measured frequencies have no state to differentiate"
+        if diff_method not in (*entry.diff_methods, *entry.sampled_diff_methods):
+            raise UnknownNameError(unknown_name(f"diff_method of engine {str(name)!r}", diff_method, allowed))
+        why = (
+            "measured frequencies have no state to differentiate" if name.shots else "nothing is sampled without shots"
+        )
         raise ConfigError(
-            f"diff_method {diff_method!r} is not available for engine {str(name)!r}{with_shots}; "
+            f"diff_method {diff_method!r} is not available for engine {str(name)!r}, since {why}; "
             f"available: {', '.join(allowed)}"
         )
     options = EngineOptions(diff_method or allowed[0], seed=Draws(seed).seed)
     if gradient_shots is not None:
-        if name.shots is None or options.diff_method not in ("parameter-shift", "spsa"):
+        if name.shots is None or options.diff_method == "straight-through":
             raise ConfigError(
                 f"gradient_shots is {gradient_shots}, but engine {str(name)!r} with diff_method "
                 f"{options.diff_method!r} samples no gradient; give the engine shots and 'parameter-shift' or 'spsa'"

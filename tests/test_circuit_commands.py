@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from qpeft.circuit_commands import _usage
+from qpeft.circuit_commands import usage
 from qpeft.cli import main
 from qpeft.engines import ENGINES, EngineEntry
 from qpeft.qcircuits import ANSATZE, Circuit, ansatz
@@ -37,7 +37,7 @@ def test_engines_lists_the_registry_in_80_columns(qpeft):
     assert code == 0
     assert max(map(len, out.split("not installed")[0].splitlines())) <= 80
     for name, row in ENGINES.items():
-        assert _usage(name, row) in out
+        assert usage(name, row) in out
         assert all(method in out for method in (*row.diff_methods, *row.sampled_diff_methods))
     assert "NAME[@DEVICE][:SHOTS], where SHOTS is a number (4096)" in words(out)
 
@@ -50,7 +50,7 @@ def test_engines_says_how_to_install_what_is_missing(qpeft, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("row", "usage"),
+    ("row", "shown"),
     [
         (entry(), "new"),
         (entry(sampled=("spsa",)), "new[:SHOTS]"),
@@ -59,8 +59,8 @@ def test_engines_says_how_to_install_what_is_missing(qpeft, monkeypatch):
         (entry((), ("spsa",), "a device", True), "new@DEVICE:SHOTS"),
     ],
 )
-def test_usage_of_an_engine(row, usage):
-    assert _usage("new", row) == usage
+def test_usage_of_an_engine(row, shown):
+    assert usage("new", row) == shown
 
 
 def test_list(qpeft):
@@ -102,7 +102,9 @@ def test_formats_without_parameters_take_angles(qpeft):
 
 def test_png(qpeft, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = qpeft("circuit", "show", "--to", "png", "--qubits", 2)
+    code, _, told = qpeft("circuit", "show", "--to", "png", "--qubits", 2)
+    assert code == 2 and "name a file, e.g. --output circuit.png" in told
+    code, out, _ = qpeft("circuit", "show", "--to", "png", "--qubits", 2, "--output", "circuit.png")
     assert (code, out) == (0, "Written: circuit.png\n")
     assert (tmp_path / "circuit.png").read_bytes().startswith(b"\x89PNG")
 

@@ -80,7 +80,8 @@ def test_a_printed_name_is_read_back(name, device, shots):
 def test_a_string_outside_the_grammar_shows_the_grammar(text):
     with pytest.raises(ConfigError) as caught:
         EngineName.parse(text)
-    assert f"engine {text!r} does not parse; expected {GRAMMAR}. Engines: exact" in str(caught.value)
+    names = "unknown engine 'a'. Did you mean 'aer'?" if text == "a@b@c" else "Engines: exact"
+    assert f"engine {text!r} does not parse; expected {GRAMMAR}. {names}" in str(caught.value)
 
 
 @pytest.mark.parametrize("shots", ["10y", "x", "", "1.5", "1e3", "ten", "10 x"])
@@ -93,7 +94,7 @@ def test_shots_that_do_not_parse_show_what_does(shots):
 
 @pytest.mark.parametrize("shots", ["0", "-1", "0x", "-10x"])
 def test_fewer_than_one_shot_is_refused(shots):
-    with pytest.raises(ConfigError, match=f"shots are {shots}; at least 1 is needed"):
+    with pytest.raises(ConfigError, match=f"shots are {shots}; they must be a whole number from 1"):
         get_engine(f"exact:{shots}")
 
 
@@ -109,12 +110,16 @@ def test_the_methods_of_a_state_are_refused_with_shots(method):
         get_engine("exact:10x", method)
 
 
-@pytest.mark.parametrize("method", ["straight-through", "parameter-shift", "adjont"])
-def test_an_unknown_method_lists_the_known(method):
-    with pytest.raises(
-        ConfigError, match=rf"diff_method '{method}' is not available for engine 'exact'; available: adj"
-    ):
+@pytest.mark.parametrize("method", ["straight-through", "parameter-shift"])
+def test_the_methods_of_samples_are_refused_without_shots(method):
+    told = rf"diff_method '{method}' is not available for engine 'exact', since nothing is sampled without shots; avail"
+    with pytest.raises(ConfigError, match=told):
         get_engine("exact", method)
+
+
+def test_an_unknown_method_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown diff_method of engine 'exact' 'adjont'. Did you mean 'adjoint'\?"):
+        get_engine("exact", "adjont")
 
 
 @pytest.mark.parametrize(("text", "method"), [("exact", None), ("exact", "backprop"), ("exact:10x", None)])

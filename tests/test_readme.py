@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from qpeft.circuit_commands import usage
 from qpeft.engines import ENGINES
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -39,6 +40,16 @@ def test_the_engine_of_ones_own(names, monkeypatch, capsys):
     exec(compile(own, str(ENGINES_PAGE), "exec"), names)
     assert float(capsys.readouterr().out) < 1e-6
     assert names["engine"].diff_method == "spsa"
+
+
+def test_the_table_of_engines_is_the_registry():
+    rows = re.findall(
+        r"^\| `(\S+)` \|[^|]*\|([^|]*)\|([^|]*)\|$", ENGINES_PAGE.read_text(encoding="utf8"), re.MULTILINE
+    )
+    assert [name for name, _, _ in rows] == [usage(name, entry) for name, entry in ENGINES.items()]
+    for (_, exact, sampled), entry in zip(rows, ENGINES.values(), strict=True):
+        assert exact.strip() == ", ".join(entry.diff_methods)
+        assert sampled.strip() == ", ".join(entry.sampled_diff_methods)
 
 
 def test_every_file_the_readme_names_is_there():

@@ -13,7 +13,7 @@ from peft import LoraConfig
 from qpeft.adapters.peft_internals import QpeftType
 from qpeft.engines import check_engine, get_engine
 from qpeft.errors import ConfigError
-from qpeft.generators.spec import AnsatzLike, QPASpec
+from qpeft.generators.spec import CIRCUIT_SOURCES, AnsatzLike, QPASpec
 from qpeft.options import option
 from qpeft.qcircuits import Circuit, Engine
 from qpeft.registry import Registry
@@ -177,7 +177,12 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
         return QPASpec.within_budget(target_size, max(lora_rank_1 // 2, least.num_parameters), **options)
 
     def build_engine(self) -> Engine:
-        """The engine that runs the circuit; raises `MissingExtraError` if a package it needs is not installed."""
+        """The engine that runs the circuit; raises `MissingExtraError` if a package it needs is not installed.
+
+        A classical control without a circuit needs none, and gets the exact one.
+        """
+        if self.source not in CIRCUIT_SOURCES:
+            return get_engine("exact")
         return get_engine(self.engine, self.diff_method, self.gradient_shots, self.seed)
 
     def to_dict(self) -> dict[str, Any]:

@@ -69,3 +69,10 @@ def peft_config(settings: Settings, task_type: str) -> PeftConfig:
         "target_modules": targets, "task_type": task_type,
     }  # fmt: skip
     return METHODS[settings["method"]].make(common, settings)
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises what building the adapter would, as far as that needs no model: unknown names, missing packages."""
+    config = peft_config(settings, "CAUSAL_LM")
+    if isinstance(config, QPAConfig):
+        config.build_engine()

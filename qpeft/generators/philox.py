@@ -27,5 +27,5 @@ def checksum(values: Tensor) -> str:
 
 
 def fingerprint(values: Tensor) -> int:
-    """A number below 2**64 that equal values share and others do not."""
-    return int(checksum(values), 16)
+    """A number below 2**64 that follows from the values, rounded to float32: a hash."""
+    return int(checksum(values.float()), 16)

@@ -12,7 +12,8 @@ from qpeft.generators.mapping import ACTIVATIONS, mapping_parameters
 from qpeft.generators.transforms import TRANSFORMS
 from qpeft.qcircuits import ANSATZE, Circuit
 
-SOURCES = ("circuit", "frozen", "free", "mlp", "none")
+CIRCUIT_SOURCES = ("circuit", "frozen", "free")  # these run the circuit, to train it or for its start
+SOURCES = (*CIRCUIT_SOURCES, "mlp", "none")
 
 AnsatzLike = str | Circuit | Callable[[int, int], Circuit]
 
@@ -104,7 +105,7 @@ class QPASpec:
     @property
     def uses_circuit(self) -> bool:
         """Whether the source runs the circuit, to train it or for its start."""
-        return self.source in ("circuit", "frozen", "free")
+        return self.source in CIRCUIT_SOURCES
 
     @property
     def label_mlp_width(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from qpeft.errors import ConfigError, EngineError, unknown_name
 from qpeft.qcircuits.circuit import Circuit
 from qpeft.qcircuits.engine import Engine, check_angles
-from qpeft.qcircuits.gradients import parameter_shift_vjp, spsa_vjp, unshared
+from qpeft.qcircuits.gradients import checked_blocks, parameter_shift_vjp, spsa_vjp, unshared
 from qpeft.qcircuits.seeding import Draws, Purpose, Stream
 from qpeft.qcircuits.shots import Shots
 
@@ -70,16 +70,13 @@ class BlackBoxEngine(Engine):
         self.check(circuit, angles.dtype, angles.device)
         call, plain = self.draws.next(), unshared(circuit)
         leading, dim = angles.shape[:-1], 2**circuit.num_qubits
-        theta = angles.detach().reshape(math.prod(leading), circuit.num_parameters)
+        # A copy: an optimiser may change the angles before the backward pass.
+        theta = angles.detach().reshape(math.prod(leading), circuit.num_parameters).clone()
         values = theta.new_zeros(0, dim)
         if len(theta):
             stream = self.draws.stream(call, Purpose.FORWARD)
             blocks = self.evaluate(plain.circuit, plain.expand(theta), self._number(self.shots, circuit), stream)
-            values = torch.cat([values, *(block.to(values) for block in blocks)])
-            if len(values) != len(theta):
-                raise EngineError(
-                    f"the engine was asked for {len(theta)} rows of probabilities and answered with {len(values)}"
-                )
+            values = torch.cat([block.to(values) for block in checked_blocks(blocks, len(theta), dim)])
 
         def vjp(cotangent: Tensor) -> Tensor:
             return self._vjp(circuit, theta, cotangent.reshape(len(theta), dim), call).view(angles.shape)

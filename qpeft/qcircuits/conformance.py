@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qpeft.errors import ConfigError, EngineError
+from qpeft.errors import ConfigError, EngineError, unknown_name
 from qpeft.qcircuits.circuit import Circuit
 from qpeft.qcircuits.conformance_cases import QUBITS, Case, cases
 from qpeft.qcircuits.engine import Engine
@@ -33,6 +33,7 @@ Reference = Callable[[Circuit, npt.NDArray[np.float64]], npt.ArrayLike]
 BATCHES: tuple[tuple[tuple[int, ...], torch.dtype], ...] = (
     ((), torch.float64), ((3,), torch.float64), ((2, 2), torch.float32), ((0,), torch.float64), ((1,), torch.float32),
 )  # fmt: skip
+GRADIENTS = ("exact", "sampled", "stochastic")
 FALSE_ALARMS = 1e-6  # the chance that a correct sampled engine fails, over all seeds and the whole suite
 STEP = 1e-5  # radians; of the finite differences, right to about 1e-9
 
@@ -40,7 +41,7 @@ STEP = 1e-5  # radians; of the finite differences, right to about 1e-9
 def assert_engine_conforms(
     engine: Engine, reference: Reference | None = None, tolerance: float = 1e-6, *,
     shots: Shots | int | str | None = None, gradient: Literal["exact", "sampled", "stochastic"] = "exact",
-    max_qubits: int = QUBITS[-1], device: torch.device | str = "cpu",
+    gradient_shots: Shots | int | str | None = None, max_qubits: int = QUBITS[-1], device: torch.device | str = "cpu",
 ) -> float:  # fmt: skip
     """Checks all that `Engine` promises, on many circuits, and reports every failure at once.
 
@@ -54,15 +55,18 @@ def assert_engine_conforms(
 
     Measured frequencies f of a probability p pass while `shots * KL(f || p) <= ln(2 K / 1e-6)`, where K is the number
     of comparisons of the whole suite (Chernoff's bound, which is sharp for small p as well, and a union bound): a
-    correct engine fails with a chance of at most 1e-6. Sampled gradients are held to Hoeffding's bound, at that rate.
+    correct engine fails with a chance of at most 1e-6. They must be multiples of 1 / shots, and two calls must differ.
+    Sampled gradients are held to Hoeffding's bound, at that rate: with fewer than about 1000 shots it sees wrong signs,
+    but not a wrong factor. The ansätze are differentiated on 3 qubits, the other circuits on every size.
 
     Args:
         engine: The engine.
         reference: What is right: (circuit, angles (P,) float64) -> probabilities. `StatevectorEngine` if None.
         tolerance: Largest absolute deviation of a probability or a gradient, beside that of sampling.
         shots: Measurements of each circuit; None if the engine gives exact probabilities.
-        gradient: "exact"; "sampled" for parameter-shift with `shots` measurements of each circuit; "stochastic" for a
-            random direction (SPSA), of which only shape, dtype, finiteness and repetition are checked.
+        gradient: "exact"; "sampled" for parameter-shift with finite shots; "stochastic" for a random direction (SPSA),
+            of which only shape, dtype, finiteness and repetition are checked.
+        gradient_shots: Measurements of each circuit of a sampled gradient; `shots` if None.
         max_qubits: Leaves out larger circuits; for an engine on which they are dear.
         device: Where the angles are.
 
@@ -71,7 +75,7 @@ def assert_engine_conforms(
 
     Raises:
         AssertionError: The engine fails; the message names each case with its largest deviation.
-        ConfigError: "sampled" gradients without shots, or no circuit small enough.
+        ConfigError: An unknown kind of gradient, "sampled" without shots, or no circuit small enough.
 
     Example:
         >>> assert_engine_conforms(StatevectorEngine("backprop")) < 1e-6
@@ -80,12 +84,17 @@ def assert_engine_conforms(
         >>> engine = SampledEngine(StatevectorEngine(), shots="10x", diff_method="parameter-shift")
         >>> deviation = assert_engine_conforms(engine, shots="10x", gradient="sampled", max_qubits=2)
     """
-    if gradient == "sampled" and shots is None:
+    if gradient not in GRADIENTS:
+        raise ConfigError(unknown_name("kind of gradient", gradient, GRADIENTS))
+    if gradient_shots is None:
+        gradient_shots = shots
+    if gradient == "sampled" and gradient_shots is None:
         raise ConfigError("gradient='sampled' needs shots: the number of measurements bounds the gradient's error")
     if max_qubits < 1:
         raise ConfigError(f"max_qubits is {max_qubits}; at least 1 is needed")
     suite = _Suite(
         engine, reference or _exact, tolerance, None if shots is None else Shots.of(shots), gradient,
+        None if gradient_shots is None else Shots.of(gradient_shots),
         torch.device(device), [case for n in QUBITS if n <= max_qubits for case in cases(n)],
     )  # fmt: skip
     suite.run()
@@ -108,6 +117,7 @@ class _Suite:
     tolerance: float
     shots: Shots | None
     gradient: str
+    gradient_shots: Shots | None
     device: torch.device
     cases: list[Case]
     failures: list[str] = field(default_factory=list)
@@ -123,6 +133,7 @@ class _Suite:
         case = next(c for c in reversed(self.cases) if c.name.startswith("random"))
         for name, check in (
             ("graph", self._check_graph), ("deepcopy", self._check_deepcopy), ("errors", self._check_errors),
+            ("sampling", self._check_sampling),
         ):  # fmt: skip
             with self._named(f"{case.name}, {name}"):
                 check(case)
@@ -194,6 +205,9 @@ class _Suite:
             self._expect(deviation <= self.tolerance, f"probabilities deviate by {deviation:.3g} from the reference")
             return
         shots = self.shots.number(right.shape[-1].bit_length() - 1)
+        counts = values * shots
+        apart = float((counts - counts.round()).abs().max())
+        self._expect(apart <= max(1e-3, 1e-6 * shots), f"frequencies are no multiples of 1 / {shots}")
         near = torch.maximum(torch.minimum(values, right + self.tolerance), right - self.tolerance).clamp(0, 1)
         surprise = shots * (_xlogy(values, near) + _xlogy(1 - values, 1 - near))
         self._expect(
@@ -239,7 +253,7 @@ class _Suite:
 
     def _spread(self, circuit: Circuit, cotangent: Tensor) -> Tensor:
         """Hoeffding's bound on the error of a sampled parameter-shift gradient, (B, P); 0 if it is exact."""
-        if self.gradient != "sampled" or self.shots is None:
+        if self.gradient != "sampled" or self.gradient_shots is None:
             return torch.zeros(())
         squares = torch.zeros(circuit.num_parameters, dtype=torch.float64)
         for operation in circuit.operations:
@@ -247,7 +261,7 @@ class _Suite:
                 terms = sum(2 * coefficient**2 for _, coefficient in shift_rule(operation.gate))
                 squares[operation.angle.index] += terms * operation.angle.scale**2
         width = cotangent.amax(-1) - cotangent.amin(-1)  # every shot adds one entry of the cotangent
-        shots = self.shots.number(circuit.num_qubits)
+        shots = self.gradient_shots.number(circuit.num_qubits)
         return width[:, None] * (squares * self._log_odds / (2 * shots)).sqrt()
 
     def _check_graph(self, case: Case) -> None:
@@ -257,6 +271,13 @@ class _Suite:
         with torch.no_grad():
             plain = self.engine.probabilities(case.circuit, angles.requires_grad_())
         self._expect(not plain.requires_grad, "the answer needs a gradient under torch.no_grad()")
+
+    def _check_sampling(self, case: Case) -> None:
+        if self.shots is None:
+            return
+        angles = self._angles(case, (1,)).expand(64, -1)  # so many rows that two samples agree with no chance
+        one, other = (self.engine.probabilities(case.circuit, angles).detach() for _ in range(2))
+        self._expect(not torch.equal(one, other), "two calls give the same sample")
 
     def _check_deepcopy(self, case: Case) -> None:
         twin, angles = copy.deepcopy(self.engine), self._angles(case, (3,))

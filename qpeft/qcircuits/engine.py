@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from qpeft.errors import EngineError
+from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits.circuit import Circuit
 
 
@@ -21,6 +23,7 @@ class Engine(Protocol):
     `qpeft.engines.register_engine`.
     """
 
+    @abstractmethod
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
         """Basis probabilities of the circuit applied to |0...0>.
 
@@ -34,7 +37,6 @@ class Engine(Protocol):
         Raises:
             EngineError: Angles of another shape or dtype, or a circuit the engine cannot run.
         """
-        ...
 
     def state(self, circuit: Circuit, angles: Tensor, initial_state: Tensor | None = None) -> Tensor:
         """The final state (..., 2**N), where the engine has one; see `StatevectorEngine.state`."""
@@ -54,6 +56,12 @@ class Engine(Protocol):
         return {"engine": type(self).__name__}
 
 
+def require_engine(given: object, what: str) -> None:
+    """Raises `ConfigError` unless `given` is an engine."""
+    if not isinstance(given, Engine):
+        raise ConfigError(f"{what} is {given!r}; expected an engine, e.g. get_engine('exact')")
+
+
 def check_angles(circuit: Circuit, angles: Tensor) -> None:
     """Raises `EngineError` unless `angles` are (..., P) of a dtype that engines take."""
     if angles.ndim == 0 or angles.shape[-1] != circuit.num_parameters:
@@ -63,3 +71,10 @@ def check_angles(circuit: Circuit, angles: Tensor) -> None:
         )
     if angles.dtype not in (torch.float32, torch.float64):
         raise EngineError(f"angles are {angles.dtype}; expected torch.float32 or torch.float64 (use angles.float())")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Keeps autocast away from a state: a long circuit in bfloat16 loses every digit."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # making the other costs as much as a layer

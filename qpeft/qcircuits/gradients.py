@@ -99,9 +99,9 @@ def unshared(circuit: Circuit) -> Unshared:
     plain = Circuit(circuit.num_qubits, tuple(operations), len(angles))
     return Unshared(
         circuit if plain == circuit else plain,
-        torch.tensor([angle.index or 0 for angle in angles], dtype=torch.int64),
-        torch.tensor([angle.scale for angle in angles], dtype=torch.float64),
-        torch.tensor([angle.offset for angle in angles], dtype=torch.float64),
+        torch.tensor([angle.index or 0 for angle in angles], dtype=torch.int64, device="cpu"),
+        torch.tensor([angle.scale for angle in angles], dtype=torch.float64, device="cpu"),
+        torch.tensor([angle.offset for angle in angles], dtype=torch.float64, device="cpu"),
     )
 
 
@@ -191,13 +191,24 @@ def spsa_vjp(
 def _contract(blocks: Iterable[Tensor], cotangent: Tensor, copies: int) -> Tensor:
     """<cotangent, probabilities> of every row: blocks of B * copies rows in all, (B, 2**N) -> (B, copies)."""
     values: list[Tensor] = []
-    done, total = 0, len(cotangent) * copies
-    for block in blocks:
-        rows = torch.arange(done, min(done + len(block), total), device=cotangent.device) // copies
+    done = 0
+    for block in checked_blocks(blocks, len(cotangent) * copies, cotangent.shape[-1]):
+        rows = torch.arange(done, done + len(block), device=cotangent.device) // copies
         done += len(block)
-        if done > total:
-            break
         values.append((block.to(cotangent) * cotangent[rows]).sum(-1))
-    if done != total:
-        raise EngineError(f"the engine was asked for {total} rows of probabilities and answered with {done} or more")
     return torch.cat(values).view(-1, copies)
+
+
+def checked_blocks(blocks: Iterable[Tensor], rows: int, dim: int) -> Iterator[Tensor]:
+    """The blocks one by one; raises `EngineError` unless they are (b, dim) and have `rows` rows in all."""
+    done = 0
+    for block in blocks:
+        if block.ndim != 2 or block.shape[1] != dim:
+            raise EngineError(f"the engine answered with a block of shape {tuple(block.shape)}; expected (b, {dim})")
+        done += len(block)
+        if done > rows:
+            break
+        yield block
+    if done != rows:
+        many = f"{done} or more" if done > rows else str(done)
+        raise EngineError(f"the engine was asked for {rows} rows of probabilities and answered with {many}")

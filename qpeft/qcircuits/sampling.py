@@ -12,7 +12,7 @@ from torch import Tensor
 from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits.blackbox import DIFF_METHODS, BlackBoxEngine
 from qpeft.qcircuits.circuit import Circuit
-from qpeft.qcircuits.engine import Engine
+from qpeft.qcircuits.engine import Engine, require_engine
 from qpeft.qcircuits.gradients import in_blocks
 from qpeft.qcircuits.seeding import Purpose, Stream
 from qpeft.qcircuits.shots import Shots
@@ -62,6 +62,9 @@ class SampledEngine(BlackBoxEngine):
                 f"gradient_shots is {gradient_shots}, but 'straight-through' samples no gradient; "
                 "use 'parameter-shift' or 'spsa'"
             )
+        require_engine(engine, "engine")
+        if getattr(engine, "shots", None) is not None:
+            raise ConfigError(f"{type(engine).__name__} has {engine.shots} shots already; give an exact engine")  # type: ignore[attr-defined]
         self.engine = engine
 
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
@@ -70,11 +73,12 @@ class SampledEngine(BlackBoxEngine):
             estimated: Tensor = super().probabilities(circuit, angles)
             return estimated
         exact = self.engine.probabilities(circuit, angles)
-        return substitute(self._sample(exact, self.draws.stream(self.draws.next(), Purpose.FORWARD)), exact)
+        return substitute(self._sample(exact), exact)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _sample(self, exact: Tensor, stream: Stream) -> Tensor:
+    def _sample(self, exact: Tensor) -> Tensor:
         assert self.shots is not None
+        stream = self.draws.stream(self.draws.next(), Purpose.FORWARD)
         return frequencies(exact, self.shots.number(exact.shape[-1].bit_length() - 1), stream.generator())
 
     def evaluate(self, circuit: Circuit, angles: Tensor, shots: int | None, stream: Stream) -> Iterable[Tensor]:

@@ -17,9 +17,9 @@ from qpeft.errors import ConfigError
 class Purpose(IntEnum):
     """What the numbers of a stream are for."""
 
-    FORWARD = 0
-    GRADIENT = 1
-    DIRECTION = 2  # of SPSA
+    FORWARD = 1  # not 0: the streams of 0 belong to frozen random factors
+    GRADIENT = 2
+    DIRECTION = 3  # of SPSA
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Stream:
 
     def generator(self) -> np.random.Generator:
         """A fresh generator at the stream's start."""
-        return np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, self.purpose, self.call]))
+        counter = np.array([0, 0, self.purpose, self.call], dtype=np.uint64)  # a list would pass through float64
+        return np.random.Generator(np.random.Philox(key=self.seed, counter=counter))
 
     def integer(self) -> int:
         """A seed below 2**31 for a simulator of another library."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qpeft.errors import ConfigError
 
+MOST = 10**12
 GRAMMAR = "a number of shots (4096), or shots for each basis state (10x, which is 10 * 2**N)"
 
 
@@ -25,15 +26,15 @@ class Shots:
     per_state: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise ConfigError(f"shots are {self}; at least 1 is needed: {GRAMMAR}")
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MOST:
+            raise ConfigError(f"shots are {self}; they must be a whole number from 1 to {MOST:,}: {GRAMMAR}")
 
     @classmethod
     def of(cls, given: Shots | int | str) -> Shots:
         """Reads 4096, "4096" or "10x"; raises `ConfigError` for anything else."""
         if isinstance(given, Shots):
             return given
-        found = re.fullmatch(r"([+-]?\d+)(x?)", str(given).strip())
+        found = re.fullmatch(r"(-?\d+)(x?)", str(given).strip())
         if isinstance(given, bool) or found is None:
             raise ConfigError(f"shots are {given!r}; expected {GRAMMAR}")
         return cls(int(found[1]), found[2] == "x")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from qpeft.errors import ConfigError, EngineError, unknown_name
 from qpeft.qcircuits.circuit import Circuit
-from qpeft.qcircuits.engine import Engine, check_angles
+from qpeft.qcircuits.engine import Engine, check_angles, full_precision
 from qpeft.qcircuits.fusion import compile_circuit, footprint
 from qpeft.qcircuits.kernels import run, run_back
 from qpeft.qcircuits.memory import require_memory
@@ -51,7 +50,7 @@ class _AdjointBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, program: Program, cotangent: Tensor, final: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
-        with _full_precision(final.device):
+        with full_precision(final.device):
             initial, gradients = run_back(program, final, cotangent, tables)
         return initial, *gradients
 
@@ -171,7 +170,7 @@ class StatevectorEngine(Engine):
         else:
             state = start.to(dtype).expand(*leading, *inner, dim).reshape(shape)
         final: Tensor
-        with _full_precision(angles.device):
+        with full_precision(angles.device):
             tables = program.matrices(flat)
             if self.diff_method == "adjoint":
                 final = _Adjoint.apply(program, state, *tables)  # type: ignore[no-untyped-call]
@@ -181,10 +180,3 @@ class StatevectorEngine(Engine):
         if tables and circuit.num_parameters:
             return final
         return final + 0 * angles.sum(-1)[(..., *[None] * (1 + len(inner)))]  # angles in no matrix get zero gradients
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Keeps autocast away from a state: a long circuit in bfloat16 loses every digit."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()  # making the other costs as much as a layer

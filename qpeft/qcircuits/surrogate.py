@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qpeft.qcircuits.circuit import Circuit
-from qpeft.qcircuits.engine import Engine
+from qpeft.qcircuits.engine import Engine, require_engine
 from qpeft.qcircuits.seeding import Draws
 
 
@@ -38,7 +38,10 @@ class Surrogate(Engine):
 
     Args:
         forward: Gives the numbers; never differentiated.
-        backward: Gives the gradient; runs only when one is wanted.
+        backward: Gives the gradient; runs only when one is wanted, its own forward pass included.
+
+    Raises:
+        ConfigError: One of them is no engine.
 
     Example:
         >>> from qpeft.qcircuits import SampledEngine, StatevectorEngine
@@ -47,6 +50,10 @@ class Surrogate(Engine):
 
     forward: Engine
     backward: Engine
+
+    def __post_init__(self) -> None:
+        require_engine(self.forward, "forward")
+        require_engine(self.backward, "backward")
 
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
         """See `Engine.probabilities`."""
@@ -61,12 +68,17 @@ class Surrogate(Engine):
 
     @property
     def draws(self) -> Draws | None:
-        """The forward engine's counter of calls, if it draws at random."""
-        return getattr(self.forward, "draws", None)
+        """The forward engine's counter of calls, or else the backward engine's, if one draws at random."""
+        ours: Draws | None = getattr(self.forward, "draws", None)
+        return ours or getattr(self.backward, "draws", None)
 
     def check(self, circuit: Circuit, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         self.forward.check(circuit, dtype, device)
         self.backward.check(circuit, dtype, device)
 
     def describe(self) -> dict[str, Any]:
-        return {"engine": "Surrogate", "forward": self.forward.describe(), "backward": self.backward.describe()}
+        forward, backward = self.forward.describe(), self.backward.describe()
+        return super().describe() | {
+            "diff_method": f"{backward['engine']} ({backward.get('diff_method', 'its own rule')})",
+            "forward": forward, "backward": backward,
+        }  # fmt: skip

@@ -64,6 +64,7 @@ def _local_mode(shots):
 def named(text, gradient="exact", max_qubits=5, **options):
     """An engine by its name, and what is asked of it; dear ones get smaller circuits alone."""
     asked = {"shots": text.partition(":")[2] or None, "gradient": gradient, "max_qubits": max_qubits}
+    asked["gradient_shots"] = options.get("gradient_shots")
     label = " ".join([text, *map(str, options.values())])
     return pytest.param(lambda: get_engine(text, **options), asked, id=label)
 
@@ -74,9 +75,9 @@ ROWS = [
     named("exact:4096", diff_method="straight-through"),
     named("exact:4096", "sampled", diff_method="parameter-shift"),
     named("exact:4096", "stochastic", diff_method="spsa"),
-    named("exact:1", "sampled", diff_method="parameter-shift", seed=3),
+    named("exact:1", "stochastic", diff_method="parameter-shift", seed=3),  # no bound on gradients of single shots
     named("exact:10x", diff_method="straight-through"),
-    named("exact:20x", "sampled", diff_method="parameter-shift", gradient_shots="40x"),
+    named("exact:20x", "sampled", diff_method="parameter-shift", gradient_shots="1000x"),
     pytest.param(
         lambda: Surrogate(SampledEngine(StatevectorEngine(), 4096), StatevectorEngine("backprop")),
         {"shots": 4096},
@@ -96,7 +97,7 @@ ROWS = [
     named("pennylane:1000", "sampled", 2, diff_method="parameter-shift"),
     named("pennylane@lightning.qubit", diff_method="best"),
     named("pennylane@lightning.qubit", "exact", 2, diff_method="parameter-shift"),
-    named("pennylane@lightning.qubit:20x", "sampled", 3, diff_method="parameter-shift"),
+    named("pennylane@lightning.qubit:2000", "sampled", 3, diff_method="parameter-shift"),
     named("pennylane@lightning.qubit:20x", "stochastic", 2, diff_method="spsa"),
     named("pennylane@default.mixed", "exact", 3, diff_method="best"),
     named("pennylane@default.mixed", "exact", 2, diff_method="parameter-shift"),
@@ -157,7 +158,7 @@ def own_registry(monkeypatch):
     [
         ("toy", "parameter-shift", "exact"),
         ("toy", "spsa", "stochastic"),
-        ("toy:10x", "parameter-shift", "sampled"),
+        ("toy:1000x", "parameter-shift", "sampled"),
         ("toy:10x", "spsa", "stochastic"),
     ],
 )
@@ -381,6 +382,23 @@ class MoreNoise(SampledEngine):
         return None if shots is None else shots.number(circuit.num_qubits) // 4
 
 
+def test_the_suite_catches_shots_that_are_ignored():
+    with pytest.raises(
+        AssertionError, match=r"(?s)frequencies are no multiples of 1 / 100.*two calls give the same sample"
+    ):
+        assert_engine_conforms(StatevectorEngine(), shots=100, gradient="stochastic", max_qubits=3)
+
+
+def test_the_suite_catches_a_sample_that_never_changes():
+    class Stuck(SampledEngine):
+        def probabilities(self, circuit, angles):
+            self.draws.call = 0
+            return super().probabilities(circuit, angles)
+
+    with pytest.raises(AssertionError, match="- random, N=5, sampling: two calls give the same sample"):
+        assert_engine_conforms(Stuck(StatevectorEngine(), 1000), shots=1000)
+
+
 def test_the_suite_catches_fewer_shots_than_stated():
     with pytest.raises(AssertionError, match="more than sampling explains"):
         assert_engine_conforms(MoreNoise(StatevectorEngine(), 4000, "spsa"), shots=16_000, gradient="stochastic")
@@ -416,7 +434,7 @@ def test_a_reference_of_another_device_is_taken():
         assert_engine_conforms(Depolarised())
 
 
-@pytest.mark.parametrize("options", [{"gradient": "sampled"}, {"max_qubits": 0}], ids=str)
+@pytest.mark.parametrize("options", [{"gradient": "sampled"}, {"gradient": "exat"}, {"max_qubits": 0}], ids=str)
 def test_options_that_make_no_sense_are_refused(options):
-    with pytest.raises(ConfigError, match=r"needs shots|at least 1"):
+    with pytest.raises(ConfigError, match=r"needs shots|Did you mean 'exact'|at least 1"):
         assert_engine_conforms(StatevectorEngine(), **options)

@@ -1,12 +1,13 @@
 import copy
 import json
+import math
 
 import pytest
 import torch
 from torch.autograd import gradcheck
 
 from qpeft.errors import ConfigError, EngineError
-from qpeft.qcircuits import Angle, BlackBoxEngine, CircuitBuilder, StatevectorEngine, ansatz
+from qpeft.qcircuits import Angle, BlackBoxEngine, CircuitBuilder, SampledEngine, StatevectorEngine, ansatz
 from qpeft.qcircuits.blackbox import SPSA_STEP_EXACT, SPSA_STEP_SAMPLED
 from qpeft.qcircuits.seeding import Purpose, Stream
 
@@ -154,7 +155,7 @@ def test_rows_that_miss_or_are_too_many_are_named(answered):
         def evaluate(self, circuit, angles, shots, stream):
             return [angles.new_zeros(1, 4)] * answered
 
-    told = rf"the engine was asked for 3 rows of probabilities and answered with {answered}$"
+    told = rf"the engine was asked for 3 rows of probabilities and answered with {answered}"
     with pytest.raises(EngineError, match=told):
         Wrong().probabilities(CIRCUIT, some_angles(3))
 
@@ -176,3 +177,23 @@ def test_autocast_changes_nothing():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         given = gradient(engine, angles)
     torch.testing.assert_close(given, gradient(StatevectorEngine(), angles))
+
+
+def test_the_gradient_is_that_of_the_angles_of_the_forward_pass():
+    circuit = CircuitBuilder(1).ry(0).build()
+    angles = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+    value = SampledEngine(StatevectorEngine(), 10**9, "parameter-shift").probabilities(circuit, angles)[1]
+    with torch.no_grad():
+        angles += 1  # as an optimiser may, between forward and backward
+    value.backward()
+    assert angles.grad.item() == pytest.approx(math.sin(0.4) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (4,), (1, 2, 2)], ids=str)
+def test_a_block_of_another_shape_is_named(shape):
+    class Wrong(BlackBoxEngine):
+        def evaluate(self, circuit, angles, shots, stream):
+            yield torch.ones(shape)
+
+    with pytest.raises(EngineError, match=r"a block of shape .*; expected \(b, 4\)"):
+        Wrong().probabilities(CircuitBuilder(2).ry(0).build(), torch.zeros(1))

@@ -9,7 +9,7 @@ from scipy import stats
 from qpeft.errors import ConfigError
 from qpeft.qcircuits.seeding import Draws, Purpose, Stream
 
-ADDRESSES = list(itertools.product((0, 1, 2**64 - 1), (0, 1, 2**63), Purpose))
+ADDRESSES = list(itertools.product((0, 1, 2**64 - 1), (0, 1, 2**63, 2**63 + 1, 2**64 - 1), Purpose))
 
 
 def test_a_stream_starts_alike_every_time():
@@ -23,6 +23,12 @@ def test_streams_of_another_seed_call_or_purpose_differ():
     assert len(set(drawn)) == len(ADDRESSES)
     flat = [number for numbers in drawn for number in numbers]
     assert len(set(flat)) == len(flat)  # nor does one stream begin within another
+
+
+def test_no_stream_is_that_of_a_frozen_factor():
+    factor = np.random.Philox(key=7).random_raw(4).tolist()
+    for purpose in Purpose:
+        assert Stream(7, 0, purpose).generator().bit_generator.random_raw(4).tolist() != factor
 
 
 def test_a_seed_for_other_libraries_fits_31_bits():

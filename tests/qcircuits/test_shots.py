@@ -12,7 +12,7 @@ from qpeft.qcircuits import SampledEngine, Shots, StatevectorEngine
         ("4096", Shots(4096)),
         (4096, Shots(4096)),
         ("10x", Shots(10, True)),
-        (" +7x ", Shots(7, True)),
+        (" 7x ", Shots(7, True)),
         (Shots(3), Shots(3)),
     ],
     ids=str,
@@ -35,7 +35,10 @@ def test_shots_per_state_grow_with_the_number_of_basis_states(num_qubits):
 
 @pytest.mark.parametrize("given", [0, -1, "0", "-5", "0x", "-10x"], ids=repr)
 def test_fewer_than_one_shot_is_refused(given):
-    with pytest.raises(ConfigError, match=rf"shots are {given}; at least 1 is needed: a number of shots \(4096\)"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"shots are {given}; they must be a whole number from 1 to [\d,]+: a number of shots \(4096\)",
+    ):
         Shots.of(given)
 
 
@@ -49,7 +52,7 @@ def test_what_is_no_number_of_shots_is_refused(given):
 
 @pytest.mark.parametrize("count", [True, 1.0, "3"], ids=repr)
 def test_a_count_is_a_whole_number(count):
-    with pytest.raises(ConfigError, match="at least 1 is needed"):
+    with pytest.raises(ConfigError, match="they must be a whole number from 1"):
         Shots(count)
 
 

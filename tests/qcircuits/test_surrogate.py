@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from qpeft.errors import EngineError
+from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits import Engine, SampledEngine, StatevectorEngine, Surrogate, ansatz
 
 CIRCUIT = ansatz("ryrz_cnot", 3, 2)
@@ -100,10 +100,30 @@ def test_two_sampling_engines_count_the_calls_alike():
     assert not torch.equal(expected, after)
 
 
-def test_draws_are_those_of_the_engine_in_front():
-    sampled = SampledEngine(StatevectorEngine(), 50)
+def test_draws_are_those_of_the_engine_that_draws():
+    sampled, other = SampledEngine(StatevectorEngine(), 50), SampledEngine(StatevectorEngine(), 50)
     assert Surrogate(sampled, StatevectorEngine()).draws is sampled.draws
-    assert Surrogate(StatevectorEngine(), sampled).draws is None
+    assert Surrogate(StatevectorEngine(), sampled).draws is sampled.draws
+    assert Surrogate(sampled, other).draws is sampled.draws
+    assert Surrogate(StatevectorEngine(), StatevectorEngine()).draws is None
+
+
+def test_a_chosen_call_repeats_a_sampled_gradient():
+    engine = Surrogate(StatevectorEngine(), SampledEngine(StatevectorEngine(), 50, "spsa"))
+
+    def gradient(call):
+        engine.draws.call = call
+        angles = torch.full((CIRCUIT.num_parameters,), 0.3, requires_grad=True)
+        engine.probabilities(CIRCUIT, angles)[0].backward()
+        return angles.grad
+
+    assert torch.equal(gradient(4), gradient(4))
+    assert not torch.equal(gradient(4), gradient(5))
+
+
+def test_a_name_is_no_engine():
+    with pytest.raises(ConfigError, match="backward is 'exact'; expected an engine"):
+        Surrogate(StatevectorEngine(), "exact")
 
 
 @pytest.mark.parametrize("front", [True, False], ids=["forward", "backward"])

@@ -30,7 +30,7 @@ def test_model_and_data_are_all_that_is_needed():
         (AdapterOptions, {"chunk_size": 0}, "chunk_size is 0; it must be at least 1"),
         (AdapterOptions, {"dropout": 1.0}, "dropout is 1.0"),
         (AdapterOptions, {"engine": "exakt"}, "unknown engine 'exakt'. Did you mean 'exact'"),
-        (AdapterOptions, {"engine": "exact:0"}, "shots are 0; at least 1 is needed"),
+        (AdapterOptions, {"engine": "exact:0"}, "shots are 0; they must be a whole number from 1"),
         (AdapterOptions, {"engine": "exact:10x", "diff_method": "adjoint"}, "'adjoint' is not available"),
         (AdapterOptions, {"gradient_shots": "100x"}, "samples no gradient"),
         (DataOptions, {"data": "x", "context": 1}, "context is 1; it must be at least 2"),
