@@ -1,13 +1,10 @@
-"""A circuit as text, one line a qubit, operations as far left as they fit; and as a picture."""
+"""A circuit as text, one line a qubit, operations as far left as they fit."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
-from qpeft.extras import require
 from qpeft.qcircuits.circuit import Circuit, Operation, format_angle
-from qpeft.qcircuits.interop.qiskit import to_qiskit
 
 _TWO_QUBIT_SYMBOLS = {"cx": ("●", "x"), "cz": ("●", "●"), "swap": ("x", "x")}
 
@@ -92,15 +89,3 @@ def _column_cells(num_qubits: int, operations: list[Operation]) -> tuple[list[st
             links.setdefault(qubit, set()).add(qubit + 1)
             links.setdefault(qubit + 1, set())
     return cells, links
-
-
-def draw_png(circuit: Circuit) -> bytes:
-    """The drawing as a PNG picture, made by Qiskit's drawer for matplotlib.
-
-    Raises:
-        MissingExtraError: Qiskit or pylatexenc is not installed.
-    """
-    require("pylatexenc", "qiskit", "a picture of a circuit")
-    picture = io.BytesIO()
-    to_qiskit(circuit).draw("mpl").savefig(picture, format="png", dpi=200, bbox_inches="tight")
-    return picture.getvalue()

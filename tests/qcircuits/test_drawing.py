@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from qiskit_reference import circuits
 
 from qpeft.qcircuits import Angle, Circuit, CircuitBuilder
-from qpeft.qcircuits.drawing import draw_png
+from qpeft.qcircuits.interop.rendering import draw_png
 
 # Drawn by hand.
 DRAWINGS = {

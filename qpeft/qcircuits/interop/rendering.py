@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from qpeft.errors import CircuitError
 from qpeft.extras import require
 from qpeft.qcircuits.circuit import Circuit
-from qpeft.qcircuits.drawing import draw_png, draw_text
+from qpeft.qcircuits.drawing import draw_text
 from qpeft.qcircuits.interop.openqasm import to_openqasm2, to_openqasm3
 from qpeft.qcircuits.interop.pennylane import to_pennylane
 from qpeft.qcircuits.interop.qiskit import to_qiskit
@@ -81,6 +82,18 @@ def _text(circuit: Circuit, angles: Angles, width: int | None) -> str:
         f"{draw_text(circuit, width)}\n\nqubits: {circuit.num_qubits}, parameters: {circuit.num_parameters}, "
         f"depth: {circuit.depth}, gates: {len(circuit.operations)}" + (f" ({gates})" if gates else "")
     )
+
+
+def draw_png(circuit: Circuit) -> bytes:
+    """The drawing as a PNG picture, made by Qiskit's drawer for matplotlib.
+
+    Raises:
+        MissingExtraError: Qiskit or pylatexenc is not installed.
+    """
+    require("pylatexenc", "qiskit", "a picture of a circuit")
+    picture = io.BytesIO()
+    to_qiskit(circuit).draw("mpl").savefig(picture, format="png", dpi=200, bbox_inches="tight")
+    return picture.getvalue()
 
 
 def _qiskit(circuit: Circuit, angles: Angles, width: int | None) -> str:
