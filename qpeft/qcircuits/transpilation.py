@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from qpeft.errors import EngineError
+from qpeft.errors import ConfigError, EngineError
 from qpeft.extras import require
 from qpeft.qcircuits.circuit import Circuit
 from qpeft.qcircuits.interop.qiskit import to_qiskit
@@ -48,11 +48,12 @@ class Transpiled:
 @lru_cache(maxsize=64)
 def transpile(
     circuit: Circuit, backend: BackendV2 | None = None, basis_gates: tuple[str, ...] | None = None,
-    optimization_level: int = 3, seed: int = 0,
+    optimization_level: int = 3, seed: int = 0, coupling: tuple[tuple[int, int], ...] | None = None,
 ) -> Transpiled:  # fmt: skip
     """The circuit for a back-end, or for qubits that are all connected and have `basis_gates`.
 
-    A result is kept: the same circuit, back-end (the same object), gates, level and seed are transpiled once.
+    A result is kept: the same circuit, back-end (the same object), gates, level and seed are transpiled once. The last
+    64 results, and with them their back-ends, stay in memory; `transpile.cache_clear()` lets them go.
 
     Args:
         circuit: What to run; its parameters stay symbolic.
@@ -60,6 +61,7 @@ def transpile(
         basis_gates: Qiskit's names of the gates to use; None for those of the back-end, or all of them.
         optimization_level: Qiskit's, 0 to 3; above 1 the layout follows the device's reported errors.
         seed: Decides what Qiskit's transpiler draws at random.
+        coupling: Pairs of qubits that are connected, where there is no back-end; None for all.
 
     Raises:
         EngineError: Too few qubits, or gates that the target cannot express.
@@ -79,6 +81,7 @@ def transpile(
     manager = transpiler.generate_preset_pass_manager(
         optimization_level=optimization_level, backend=backend, seed_transpiler=seed,
         basis_gates=None if basis_gates is None else list(basis_gates),
+        coupling_map=transpiler.CouplingMap(coupling) if coupling else None,  # Qiskit panics on an empty one
     )  # fmt: skip
     try:
         result: QuantumCircuit = manager.run(measured)
@@ -95,6 +98,34 @@ def transpile(
         tuple(parameter.index for parameter in result.parameters),
         tuple(places[circuit.num_qubits - 1 - qubit] for qubit in range(circuit.num_qubits)),
     )
+
+
+def compact(transpiled: Transpiled) -> tuple[list[int], QuantumCircuit]:
+    """The target's qubits in use, and the circuit on them alone, counted from 0, without its measurements."""
+    there = require("qiskit", "qiskit", "transpilation")
+    whole = transpiled.circuit
+    placed = [
+        ([whole.find_bit(qubit).index for qubit in instruction.qubits], instruction) for instruction in whole.data
+    ]
+    qubits = sorted({qubit for used, _ in placed for qubit in used})
+    small = there.QuantumCircuit(len(qubits))
+    small.add_register(there.ClassicalRegister(len(transpiled.qubits), REGISTER))
+    for used, instruction in placed:
+        if instruction.operation.name != "measure":
+            small.append(instruction.operation, [qubits.index(qubit) for qubit in used])
+    return qubits, small
+
+
+def require_backend(given: object) -> BackendV2:
+    """What is given, if it is a `BackendV2`; else raises `ConfigError`."""
+    providers = require("qiskit.providers", "qiskit", "transpilation")
+    if not isinstance(given, providers.BackendV2):
+        raise ConfigError(
+            f"the backend is {type(given).__name__}; expected a qiskit.providers.BackendV2, e.g. "
+            "qpeft.noise.devices.snapshot('ibm_torino')"
+        )
+    backend: BackendV2 = given
+    return backend
 
 
 def require_qubits(circuit: Circuit, backend: BackendV2 | None) -> None:

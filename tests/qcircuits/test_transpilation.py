@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,9 @@ from qiskit.quantum_info import Statevector
 from qiskit.transpiler import CouplingMap
 from qiskit_aer import AerSimulator
 
-from qpeft.errors import EngineError
+from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits import CircuitBuilder, ansatz
-from qpeft.qcircuits.transpilation import transpile
+from qpeft.qcircuits.transpilation import compact, require_backend, transpile
 from tests.qcircuits.qiskit_reference import circuits, final_state
 
 LINE = GenericBackendV2(5, ["rz", "sx", "x", "cx"], coupling_map=CouplingMap.from_line(5), seed=1)
@@ -81,3 +84,44 @@ def test_a_device_with_too_few_qubits():
 def test_gates_that_cannot_express_the_circuit():
     with pytest.raises(EngineError, match="cannot transpile the circuit for the gates cx, x: "):
         transpile(ansatz("ry_cnot", 2, 1), basis_gates=("cx", "x"))
+
+
+def test_compact_keeps_the_qubits_in_use_in_their_order():
+    circuit = CircuitBuilder(3).ry(0).cx(0, 2).swap(2, 1).ry(1).build()
+    transpiled, angles = transpile(circuit, LINE), np.array([0.4, 1.3])
+    qubits, small = compact(transpiled)
+    assert qubits == sorted(qubits)
+    assert small.num_qubits == len(qubits) < 5
+    assert "measure" not in small.count_ops()
+    values = transpiled.values(torch.tensor(angles[None]))[0]
+    order = [qubits.index(qubit) for qubit in transpiled.qubits[::-1]]
+    there = Statevector(small.assign_parameters(list(values))).probabilities(order)
+    np.testing.assert_allclose(there, abs(final_state(circuit, angles)) ** 2, atol=1e-7)
+
+
+def test_a_backend_is_an_object_of_qiskits():
+    assert require_backend(LINE) is LINE
+    with pytest.raises(ConfigError, match=r"the backend is str; expected a qiskit.providers.BackendV2, e\.g\. qpeft"):
+        require_backend("ibm_torino")
+
+
+def test_connected_pairs_without_a_device():
+    circuit = CircuitBuilder(3).cx(0, 2).build()
+    transpiled = transpile(circuit, None, BASIS, 3, 0, ((0, 1), (1, 2)))
+    used = {
+        tuple(sorted(transpiled.circuit.find_bit(q).index for q in i.qubits))
+        for i in transpiled.circuit.data if len(i.qubits) == 2
+    }  # fmt: skip
+    assert used <= {(0, 1), (1, 2)}
+
+
+def test_a_kept_result_keeps_its_device_until_the_cache_is_cleared():
+    device = GenericBackendV2(2, seed=1)
+    seen = weakref.ref(device)
+    transpile(ansatz("ry_cnot", 2, 1), device)
+    del device
+    gc.collect()
+    assert seen() is not None
+    transpile.cache_clear()
+    gc.collect()
+    assert seen() is None
