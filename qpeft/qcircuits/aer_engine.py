@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +17,14 @@ from qpeft.extras import require
 from qpeft.qcircuits.aer_noise import (
     VIRTUAL_GATES,
     Matrix,
+    basis_gates,
     device_noise,
     gates_with_errors,
+    ideal_by_design,
     misread,
     readout_matrices,
     require_errors,
+    require_noise_model,
     stated_ideal,
 )
 from qpeft.qcircuits.blackbox import BlackBoxEngine
@@ -31,7 +33,7 @@ from qpeft.qcircuits.gradients import BLOCK_NUMBERS
 from qpeft.qcircuits.memory import require_bytes
 from qpeft.qcircuits.seeding import Stream
 from qpeft.qcircuits.shots import Shots
-from qpeft.qcircuits.transpilation import REGISTER, Transpiled, require_qubits, transpile
+from qpeft.qcircuits.transpilation import Transpiled, compact, require_backend, require_qubits, transpile
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 COMPLEX_BYTES, FLOAT_BYTES = 16, 8  # of Aer's amplitudes and probabilities
 PROBABILITIES = "probabilities"
+_PROGRAMS_KEPT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +65,15 @@ class AerEngine(BlackBoxEngine):
     Args:
         shots: Measurements of each circuit, e.g. 4096 or "10x" (10 * 2**N); None for exact probabilities, from the
             statevector or, with noise, the density matrix.
-        noise_model: A `qiskit_aer.noise.NoiseModel`, whose qubit i is the circuit's. The circuit is transpiled to the
-            model's `basis_gates`.
+        noise_model: A `qiskit_aer.noise.NoiseModel`, whose qubit i is the circuit's; the engine keeps a copy. The
+            circuit is transpiled to the model's `basis_gates`. optimization_level=0 runs it gate by gate; above,
+            gates are cancelled and merged, and from 2 on a swap only renames qubits: such gates bring no error.
         backend: A `BackendV2`, e.g. `qpeft.noise.devices.snapshot("ibm_torino")`: the circuit is transpiled for it and
             runs with the gate and readout errors its target states. Instead of a noise model.
         method: Aer's simulation method.
         device: "CPU", or "GPU" where Aer is built for it.
-        ideal_gates: Qiskit's names of gates that may run without an error, beside `VIRTUAL_GATES`.
+        ideal_gates: Qiskit's names of gates that may run without an error, beside `VIRTUAL_GATES` on a device and,
+            with a noise model, those of `ideal_by_design`.
         diff_method: "parameter-shift" or "spsa".
         gradient_shots: Measurements of each circuit of a gradient; `shots` if None.
         seed: Decides every sample together with the number of the call.
@@ -76,7 +81,8 @@ class AerEngine(BlackBoxEngine):
         seed_transpiler: Decides what Qiskit's transpiler draws at random.
 
     Raises:
-        EngineError: A method or device that this Aer does not have, or that is not exact with noise.
+        EngineError: A method or device that this Aer does not have; exact probabilities that Aer does not give with
+            this method and noise.
         ConfigError: Settings that exclude each other.
         MissingExtraError: qiskit-aer is not installed.
 
@@ -105,11 +111,18 @@ class AerEngine(BlackBoxEngine):
                 f"backend is {backend.name}, a simulator; give the device it imitates, or "
                 "noise_model=backend.options.noise_model"
             )
-        self.noise_model, self.backend, self.method, self.device = noise_model, backend, method, device
-        self.ideal_gates = VIRTUAL_GATES | set(ideal_gates)
+        self.backend = None if backend is None else require_backend(backend)
+        self.noise_model = None if noise_model is None else copy.deepcopy(require_noise_model(noise_model))
+        self.method, self.device = method, device
+        virtual = VIRTUAL_GATES if self.noise_model is None else ideal_by_design(self.noise_model)
+        self.ideal_gates = virtual | set(ideal_gates)
         self.optimization_level, self.seed_transpiler = optimization_level, seed_transpiler
+        self._errors = frozenset(() if self.noise_model is None else gates_with_errors(self.noise_model))
+        self._programs: dict[tuple[Circuit, bool], _Program] = {}
         self._check_available(aer.AerSimulator())
-        self._program = lru_cache(maxsize=64)(self._compile)
+
+    def __getstate__(self) -> dict[str, Any]:  # compiled anew where it arrives
+        return self.__dict__ | {"_programs": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AerEngine:
         """Shares what never changes: a back-end may hold a connection, and for a copy of it all is transpiled anew."""
@@ -119,7 +132,7 @@ class AerEngine(BlackBoxEngine):
 
     def evaluate(self, circuit: Circuit, angles: Tensor, shots: int | None, stream: Stream) -> Iterable[Tensor]:
         """See `BlackBoxEngine.evaluate`."""
-        program = self._program(circuit, shots is None)
+        program = self._program(circuit, exact=shots is None)
         rows, dim = len(angles), 2**circuit.num_qubits
         require_bytes(
             rows * dim * FLOAT_BYTES, torch.device("cpu"),
@@ -142,14 +155,15 @@ class AerEngine(BlackBoxEngine):
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
             "backend": None if self.backend is None else str(self.backend.name),
-            "noise": None if self.noise_model is None else list(self.noise_model.noise_instructions),
+            "noise": None if self.noise_model is None else sorted(self.noise_model.noise_instructions),
             "method": self.method, "device": self.device, "ideal_gates": sorted(self.ideal_gates),
             "optimization_level": self.optimization_level, "seed_transpiler": self.seed_transpiler,
         }  # fmt: skip
 
     @property
     def _noisy(self) -> bool:
-        return self.backend is not None or self.noise_model is not None
+        """Whether states are mixed; errors of readout alone are put on the probabilities of pure ones."""
+        return self.backend is not None or bool(self._errors)
 
     def _check_available(self, simulator: AerSimulator) -> None:
         devices, methods = simulator.available_devices(), simulator.available_methods()
@@ -158,16 +172,23 @@ class AerEngine(BlackBoxEngine):
             raise EngineError(f"{unknown_name('device of Aer', self.device, devices)}{gpu}")
         if self.method not in methods:
             raise EngineError(unknown_name("method of Aer", self.method, methods))
-        if None in (self.shots, self.gradient_shots) and self._noisy and self._exact_method() != "density_matrix":
+        if None not in (self.shots, self.gradient_shots):
+            return
+        if "measure" in self._errors:  # saved probabilities are those before it
+            raise EngineError(
+                "the noise model has a quantum error on 'measure', which exact probabilities would leave out; give "
+                "shots, or make it a qiskit_aer.noise.ReadoutError"
+            )
+        if self._noisy and self._exact_method() != "density_matrix":
             raise EngineError(
                 f"Aer's method {self.method!r} averages noise over random runs and has no exact probabilities; use "
                 "'density_matrix', or give shots"
             )
 
     def _exact_method(self) -> str:
-        return (
-            {True: "density_matrix", False: "statevector"}[self._noisy] if self.method == "automatic" else self.method
-        )
+        if self.method != "automatic":
+            return self.method
+        return "density_matrix" if self._noisy else "statevector"
 
     def _check_memory(self, num_qubits: int, exact: bool) -> None:
         method = self._exact_method() if exact else self.method
@@ -179,14 +200,21 @@ class AerEngine(BlackBoxEngine):
                 "Use fewer qubits (for QPA: a larger chunk size), or another method with shots",
             )  # fmt: skip
 
+    def _program(self, circuit: Circuit, exact: bool) -> _Program:
+        if (circuit, exact) not in self._programs:
+            if len(self._programs) >= _PROGRAMS_KEPT:
+                self._programs.clear()
+            self._programs[circuit, exact] = self._compile(circuit, exact)
+        return self._programs[circuit, exact]
+
     def _compile(self, circuit: Circuit, exact: bool) -> _Program:
-        basis = None if self.noise_model is None else _basis_gates(self.noise_model)
+        basis = None if self.noise_model is None else basis_gates(self.noise_model)
         transpiled = transpile(circuit, self.backend, basis, self.optimization_level, self.seed_transpiler)
-        qubits, compact = _compact(transpiled)
+        qubits, small = compact(transpiled)
         self._check_memory(len(qubits), exact)
         uses = {
-            (instruction.operation.name, tuple(compact.find_bit(qubit).index for qubit in instruction.qubits))
-            for instruction in compact.data
+            (instruction.operation.name, tuple(small.find_bit(qubit).index for qubit in instruction.qubits))
+            for instruction in small.data
         }  # fmt: skip
         model = self._model(qubits, uses)
         measured = [qubits.index(qubit) for qubit in transpiled.qubits]
@@ -194,14 +222,14 @@ class AerEngine(BlackBoxEngine):
         if model is not None:
             readout = readout_matrices(model, measured)
         if exact:  # the first qubit of the list becomes the least significant bit
-            compact.save_probabilities(measured[::-1], label=PROBABILITIES)
+            small.save_probabilities(measured[::-1], label=PROBABILITIES)
         else:
-            compact.measure(measured[::-1], range(len(measured)))
+            small.measure(measured[::-1], range(len(measured)))
         simulator = require("qiskit_aer", "aer", "AerEngine").AerSimulator(
             method=self._exact_method() if exact else self.method, device=self.device, noise_model=model,
             max_parallel_experiments=0,  # 0: as many circuits at once as there are cores and memory for
         )  # fmt: skip
-        return _Program(compact, transpiled, simulator, readout)
+        return _Program(small, transpiled, simulator, readout)
 
     def _model(self, qubits: list[int], uses: set[tuple[str, tuple[int, ...]]]) -> NoiseModel | None:
         """The noise on the qubits in use, after the check that each gate has its error."""
@@ -211,7 +239,7 @@ class AerEngine(BlackBoxEngine):
             noisy = {use for use in uses if use[0] not in self.ideal_gates and not stated_ideal(target, qubits, use)}
             require_errors(model, noisy, self.ideal_gates, f"{name} (its qubits {qubits} counted from 0)")
             return model
-        if self.noise_model is not None and gates_with_errors(self.noise_model):  # else it is of readout alone
+        if self.noise_model is not None and self._errors - {"measure", "reset"}:  # else of readout alone
             require_errors(self.noise_model, uses, self.ideal_gates, "The noise model")
         return self.noise_model
 
@@ -240,26 +268,3 @@ def _read(
         counts = result.data(row)["counts"]
         values[place, [int(outcome, 16) for outcome in counts]] = list(counts.values())
     return values / shots
-
-
-def _compact(transpiled: Transpiled) -> tuple[list[int], QuantumCircuit]:
-    """The device's qubits in use, and the circuit on them alone, counted from 0, without its measurements."""
-    there = require("qiskit", "aer", "AerEngine")
-    whole = transpiled.circuit
-    placed = [
-        ([whole.find_bit(qubit).index for qubit in instruction.qubits], instruction) for instruction in whole.data
-    ]
-    qubits = sorted({qubit for used, _ in placed for qubit in used})
-    compact = there.QuantumCircuit(len(qubits))
-    compact.add_register(there.ClassicalRegister(len(transpiled.qubits), REGISTER))
-    for used, instruction in placed:
-        if instruction.operation.name != "measure":
-            compact.append(instruction.operation, [qubits.index(qubit) for qubit in used])
-    return qubits, compact
-
-
-def _basis_gates(model: NoiseModel) -> tuple[str, ...]:
-    """The model's basis, as far as it names gates of Qiskit's."""
-    library = require("qiskit.circuit.library", "aer", "a noise model")
-    known = library.get_standard_gate_name_mapping()
-    return tuple(sorted(name for name in model.basis_gates if name in known))

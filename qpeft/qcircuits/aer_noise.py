@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from qpeft.errors import EngineError
+from qpeft.errors import ConfigError, EngineError
 from qpeft.extras import require
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 VIRTUAL_GATES = frozenset({"rz", "p", "u1", "z", "s", "sdg", "t", "tdg"})
 """Ideal by design: a change of the phase of later pulses (McKay et al., Physical Review A 96, 022330 (2017))."""
+
+ANY_PHASE = frozenset({"rz", "p", "u1"})
+"""The virtual gates of any angle."""
 
 GateUse = tuple[str, tuple[int, ...]]
 """A gate's name in Qiskit and the qubits it acts on."""
@@ -79,6 +82,45 @@ def gates_with_errors(model: NoiseModel) -> dict[str, set[tuple[int, ...]] | Non
             before = found.get(name, set())
             found[name] = None if on is None or before is None else before | on
     return found
+
+
+def ideal_by_design(model: NoiseModel) -> frozenset[str]:
+    """The `VIRTUAL_GATES` that a hand-made model may leave without an error: all of them, or none.
+
+    A machine that turns phases in software does so for any angle and every gate of this kind. So they are ideal where
+    the model's basis has a gate of `ANY_PHASE` and no virtual gate has an error on any qubit. A model with an error for
+    one of them, or one whose only phases are those of z, s and t, means gates like any other: each needs its error.
+
+    Example:
+        >>> from qiskit_aer.noise import NoiseModel, depolarizing_error
+        >>> model = NoiseModel(["rz", "sx", "cx"])
+        >>> "rz" in ideal_by_design(model)
+        True
+        >>> model.add_quantum_error(depolarizing_error(0.1, 1), "rz", [0])
+        >>> ideal_by_design(model)
+        frozenset()
+    """
+    in_software = ANY_PHASE & {*model.basis_gates} and not VIRTUAL_GATES & gates_with_errors(model).keys()
+    return VIRTUAL_GATES if in_software else frozenset()
+
+
+def basis_gates(model: NoiseModel) -> tuple[str, ...]:
+    """The model's basis, as far as it names gates of Qiskit's."""
+    library = require("qiskit.circuit.library", "aer", "a noise model")
+    known = library.get_standard_gate_name_mapping()
+    return tuple(sorted(name for name in model.basis_gates if name in known))
+
+
+def require_noise_model(given: object) -> NoiseModel:
+    """What is given, if it is a noise model of Aer's; else raises `ConfigError`."""
+    noise = require("qiskit_aer.noise", "aer", "a noise model")
+    if not isinstance(given, noise.NoiseModel):
+        raise ConfigError(
+            f"noise_model is {type(given).__module__}.{type(given).__name__}; expected a qiskit_aer.noise.NoiseModel. "
+            "For a device's noise give backend=, e.g. backend=qpeft.noise.devices.snapshot('ibm_torino')"
+        )
+    model: NoiseModel = given
+    return model
 
 
 def require_errors(model: NoiseModel, uses: Iterable[GateUse], ideal: Collection[str], source: str) -> None:

@@ -10,10 +10,10 @@ from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.quantum_info import Kraus, Operator, SuperOp
 from qiskit.transpiler import CouplingMap, generate_preset_pass_manager
 from qiskit_aer import AerSimulator
-from qiskit_aer.noise import NoiseModel, ReadoutError, depolarizing_error
+from qiskit_aer.noise import NoiseModel, ReadoutError, depolarizing_error, pauli_error
 
 from qpeft.noise.devices import snapshot
-from qpeft.qcircuits.aer_noise import device_noise
+from qpeft.qcircuits.aer_noise import VIRTUAL_GATES, device_noise
 
 
 def test_versions():
@@ -140,6 +140,27 @@ def test_readout_errors_are_in_counts_and_not_in_saved_probabilities():
     data = AerSimulator(noise_model=model, method="density_matrix").run(circuit, shots=10).result().data(0)
     assert data["probabilities"].tolist() == [1, 0]
     assert data["counts"] == {"0x1": 10}
+
+
+def test_a_quantum_error_on_measurements_acts_before_them_and_not_on_saved_probabilities():
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(pauli_error([("X", 1.0)]), "measure")
+    circuit = QuantumCircuit(1, 1)
+    circuit.save_probabilities()
+    circuit.measure(0, 0)
+    data = AerSimulator(noise_model=model, method="density_matrix").run(circuit, shots=10).result().data(0)
+    assert data["probabilities"].tolist() == [1, 0]
+    assert data["counts"] == {"0x1": 10}
+
+
+def test_a_devices_noise_model_has_phases_in_its_basis_and_no_error_for_them():
+    model = NoiseModel.from_backend(snapshot("ibm_manila"))
+    assert "rz" in model.basis_gates
+    assert not VIRTUAL_GATES & set(model.noise_instructions)
+
+
+def test_a_noise_model_without_a_basis_has_phases_in_it():
+    assert set(NoiseModel().basis_gates) == {"id", "rz", "sx", "cx"}
 
 
 def test_a_noise_model_says_which_gates_have_errors():

@@ -2,10 +2,13 @@
 
 import copy
 import json
+import pickle
+import weakref
 from functools import cache
 
 import numpy as np
 import pytest
+import qiskit
 import qiskit.transpiler
 import torch
 from hypothesis import given, settings
@@ -209,6 +212,47 @@ def test_a_copy_shares_what_never_changes_and_counts_its_own_calls(jobs):
     assert jobs["transpilations"] == 1
 
 
+@pytest.mark.parametrize("device", ["backend", "noise_model"])
+def test_an_engine_can_be_pickled(device):
+    options = {"backend": snapshot("ibm_manila")} if device == "backend" else {"noise_model": one_qubit_errors("ry")}
+    engine, circuit = AerEngine(50, seed=4, **options), ansatz("ry_cnot", 2, 1)
+    angles = angles_of(circuit)
+    engine.probabilities(circuit, angles)
+    twin = pickle.loads(pickle.dumps(engine))
+    assert twin.describe() == engine.describe()
+    assert torch.equal(twin.probabilities(circuit, angles), engine.probabilities(circuit, angles))
+
+
+def test_an_engine_and_its_copy_are_freed_with_their_last_reference():
+    engine, circuit = AerEngine(), ansatz("ry_cnot", 2, 1)
+    engine.probabilities(circuit, angles_of(circuit))
+    seen = [weakref.ref(engine), weakref.ref(copy.deepcopy(engine))]
+    del engine
+    assert [each() for each in seen] == [None, None]
+
+
+def test_a_copy_compiles_with_its_own_settings():
+    engine, circuit = AerEngine(), ansatz("ry_cnot", 2, 1)
+    twin = copy.deepcopy(engine)
+    twin.optimization_level = 0
+    for each in (engine, twin):
+        each.probabilities(circuit, angles_of(circuit))
+    (ours,), (theirs,) = engine._programs.values(), twin._programs.values()
+    assert theirs.transpiled is transpile(circuit, None, None, 0, 0)
+    assert ours.transpiled is transpile(circuit, None, None, 3, 0)
+
+
+def test_a_bounded_number_of_programs_is_kept(monkeypatch):
+    monkeypatch.setattr(aer_engine, "_PROGRAMS_KEPT", 2)
+    engine, angles = AerEngine(), torch.tensor([0.3], dtype=torch.float64)
+    for place in (0, 1, 2, 0, 1, 2):
+        circuit = CircuitBuilder(3).ry(place).build()
+        torch.testing.assert_close(
+            engine.probabilities(circuit, angles), StatevectorEngine().probabilities(circuit, angles)
+        )
+        assert len(engine._programs) <= 2
+
+
 # ---- noise models
 
 
@@ -224,6 +268,20 @@ def test_a_noise_model_acts_channel_by_channel(num_qubits):
     sampled = AerEngine(20_000, noise_model=hand_made(), optimization_level=0).probabilities(circuit, angles).numpy()
     for row, probabilities in zip(sampled, right, strict=True):
         assert_sampled(row * 20_000, probabilities)
+
+
+def test_optimization_takes_errors_away_with_the_gates():
+    circuit = CircuitBuilder(2).rx(0).swap(0, 1).build()
+    model = NoiseModel(basis_gates=["rx", "cx"])
+    model.add_all_qubit_quantum_error(pauli_error([("Z", 0.5), ("I", 0.5)]), "rx")
+    model.add_all_qubit_quantum_error(depolarizing_error(0.3, 2), "cx")
+    angles = angles_of(circuit)
+    gate_by_gate, elided = (
+        AerEngine(noise_model=model, optimization_level=level).probabilities(circuit, angles) for level in (0, 3)
+    )
+    ideal = StatevectorEngine().probabilities(circuit, angles)
+    torch.testing.assert_close(gate_by_gate, 0.7**3 * ideal + (1 - 0.7**3) / 4, atol=1e-12, rtol=0)
+    torch.testing.assert_close(elided, ideal, atol=1e-12, rtol=0)
 
 
 def test_the_gradient_with_noise_is_that_of_finite_differences():
@@ -261,6 +319,62 @@ def one_qubit_errors(*names, basis_gates=None):
     return model
 
 
+def test_readout_alone_needs_no_density_matrix():
+    model = NoiseModel()
+    model.add_all_qubit_readout_error(ReadoutError([[0.9, 0.1], [0.3, 0.7]]))
+    circuit = CircuitBuilder(2).x(1).build()
+    for noise, right in ((NoiseModel(), [0, 1, 0, 0]), (model, np.kron([0.9, 0.1], [0.3, 0.7]))):
+        for method in ("statevector", "automatic"):
+            engine = AerEngine(noise_model=noise, method=method)
+            exact = engine.probabilities(circuit, torch.zeros(0, dtype=torch.float64))
+            np.testing.assert_allclose(exact, right, atol=1e-12)
+    with pytest.raises(EngineError, match=r"statevector: 2\*\*40"):
+        AerEngine(noise_model=model).check(ansatz("ry_cnot", 40, 1))
+
+
+def flipped_before_reading(as_readout):
+    """`hand_made`'s gates on three qubits, and outcomes flipped: by a quantum error or by one of readout."""
+    model = NoiseModel(basis_gates=["rx", "cx"])
+    model.add_all_qubit_quantum_error(amplitude_damping_error(0.1), "rx")
+    model.add_all_qubit_quantum_error(depolarizing_error(0.05, 2), "cx")
+    for qubit, p in enumerate((0.1, 0.2, 0.3)):
+        if as_readout:
+            model.add_readout_error(ReadoutError([[1 - p, p], [p, 1 - p]]), [qubit])
+        else:
+            model.add_quantum_error(pauli_error([("X", p), ("I", 1 - p)]), "measure", [qubit])
+    return model
+
+
+def test_a_quantum_error_on_measurements_is_in_counts_and_has_no_exact_probabilities():
+    circuit, model = lopsided(), flipped_before_reading(as_readout=False)
+    angles = angles_of(circuit)
+    exact = AerEngine(noise_model=flipped_before_reading(as_readout=True)).probabilities(circuit, angles)[0].numpy()
+    counted = AerEngine(50_000, noise_model=model).probabilities(circuit, angles)[0].numpy() * 50_000
+    assert_sampled(counted, exact)
+    with pytest.raises(EngineError, match=r"quantum error on 'measure'.*give shots, or .*ReadoutError"):
+        AerEngine(noise_model=model)
+
+
+def test_a_quantum_error_on_measurements_alone_asks_for_none_on_gates():
+    model = NoiseModel(basis_gates=["rx", "cx"])
+    model.add_all_qubit_quantum_error(pauli_error([("X", 1.0)]), "measure")
+    counted = AerEngine(100, noise_model=model).probabilities(CircuitBuilder(2).x(1).build(), torch.zeros(0))
+    assert counted.tolist() == [0, 0, 1, 0]
+
+
+def test_a_noise_model_changed_later_is_another():
+    model, circuit = one_qubit_errors("ry"), ansatz("ry_cnot", 2, 1)
+    engine, angles = AerEngine(noise_model=model), angles_of(circuit)
+    before = engine.probabilities(circuit, angles)
+    model.add_all_qubit_readout_error(ReadoutError([[0.5, 0.5], [0.5, 0.5]]))
+    assert torch.equal(engine.probabilities(circuit, angles), before)
+    other = ansatz("ry_cnot", 2, 2)  # not compiled before the change
+    values = angles_of(other)
+    fresh = AerEngine(noise_model=one_qubit_errors("ry")).probabilities(other, values)
+    assert torch.equal(engine.probabilities(other, values), fresh)
+    assert "measure" not in engine.describe()["noise"]
+
+
 def test_a_gate_without_its_error_is_refused():
     circuit = CircuitBuilder(2).sx(0).ry(1).cx(0, 1).build()
     angles = torch.zeros(1)
@@ -290,7 +404,64 @@ def test_gates_that_are_ideal_by_design():
     assert {"rz", "sx"} <= set(engine.describe()["ideal_gates"])
 
 
+def test_a_virtual_gate_with_an_error_on_other_qubits_is_not_ideal():
+    model = one_qubit_errors("sx")
+    model.add_quantum_error(depolarizing_error(0.1, 1), "rz", [0])
+    noisy, bare = (CircuitBuilder(2).sx(q).rz(q).sx(q).build() for q in (0, 1))
+    angles = torch.tensor([0.7], dtype=torch.float64)
+    assert AerEngine(noise_model=model).probabilities(noisy, angles).sum().item() == pytest.approx(1)
+    for shots in (None, 100):
+        with pytest.raises(EngineError, match=r"without an error: rz on \(1,\)\. .* rz on \[\(0,\)\]"):
+            AerEngine(shots, noise_model=model).probabilities(bare, angles)
+    assert AerEngine(noise_model=model, ideal_gates=("rz",)).probabilities(bare, angles).sum().item() > 0.99
+    assert "rz" not in AerEngine(noise_model=model).describe()["ideal_gates"]
+
+
+def test_a_virtual_gate_with_an_error_speaks_for_its_kin():
+    model = one_qubit_errors("ry", "rz", basis_gates=["rz", "z", "ry", "cx"])
+    with pytest.raises(EngineError, match=r"without an error: z on \(0,\)\."):
+        AerEngine(noise_model=model, optimization_level=0).probabilities(CircuitBuilder(1).z(0).build(), torch.zeros(0))
+
+
+def test_a_basis_without_a_phase_of_any_angle_has_no_virtual_gates():
+    model = NoiseModel(basis_gates=["ry", "z", "t", "cx"])
+    model.add_all_qubit_quantum_error(depolarizing_error(0.1, 1), "ry")
+    circuit, angles = CircuitBuilder(1).ry(0).z(0).t(0).ry(0).build(), torch.zeros(2)
+    with pytest.raises(EngineError, match=r"without an error: t on \(0,\), z on \(0,\)\. .*ideal_gates=\('t', 'z'\)"):
+        AerEngine(noise_model=model, optimization_level=0).probabilities(circuit, angles)
+    named = AerEngine(noise_model=model, optimization_level=0, ideal_gates=("z", "t"))
+    assert named.probabilities(circuit, angles).sum().item() == pytest.approx(1)
+
+
+def test_the_noise_model_of_a_device_is_accepted():
+    model = NoiseModel.from_backend(snapshot("ibm_manila"))  # errors on sx, x and cx, none on rz
+    circuit = ansatz("ry_cnot", 2, 1)
+    probabilities = AerEngine(noise_model=model).probabilities(circuit, angles_of(circuit))
+    assert probabilities.sum().item() == pytest.approx(1, abs=1e-7)
+
+
 # ---- devices
+
+
+def on_whole_device(circuit, angles, backend, layout, shots):
+    """Counts by Qiskit alone: our qubit i on the device's qubit layout[i], the noise of all its qubits."""
+    there = to_qiskit(circuit, angles)  # our qubit i is its qubit N-1-i, and basis indices are the same
+    there.measure_all()
+    done = qiskit.transpile(there, backend, optimization_level=0, initial_layout=list(layout[::-1]))
+    counts = AerSimulator.from_backend(backend).run(done, shots=shots, seed_simulator=2).result().get_counts()
+    dim = 2**circuit.num_qubits
+    return np.array([counts.get(f"{index:0{circuit.num_qubits}b}", 0) for index in range(dim)])
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_gates_have_the_noise_of_the_qubits_they_are_laid_on(level):
+    backend, circuit = snapshot("ibm_manila"), CircuitBuilder(3).ry(0).cx(0, 1).ry(1).cx(1, 2).ry(2).build()
+    angles = angles_of(circuit)[0]
+    layout = {0: (0, 1, 2), 3: transpile(circuit, backend).qubits}[level]  # Qiskit lays them in order at level 0
+    exact = AerEngine(backend=backend, optimization_level=level).probabilities(circuit, angles).numpy()
+    assert_sampled(on_whole_device(circuit, angles.numpy(), backend, layout, 200_000), exact)
+    with pytest.raises(AssertionError):  # the test would see another layout
+        assert_sampled(on_whole_device(circuit, angles.numpy(), backend, layout[::-1], 200_000), exact)
 
 
 @pytest.mark.parametrize("name", ["ibm_manila", "ibm_guadalupe"])
@@ -350,11 +521,14 @@ def test_a_failed_experiment_says_aers_reason():
     [
         ({"method": "statevectr"}, EngineError, r"unknown method of Aer 'statevectr'. Did you mean 'statevector'"),
         ({"device": "TPU"}, EngineError, r"unknown device of Aer 'TPU'"),
-        ({"method": "statevector", "noise_model": NoiseModel()}, EngineError, "no exact probabilities"),
+        ({"method": "statevector", "noise_model": hand_made()}, EngineError, "no exact probabilities"),
+        ({"method": "statevector", "backend": snapshot("ibm_manila")}, EngineError, "no exact probabilities"),
+        ({"backend": "ibm_torino"}, ConfigError, r"backend is str; expected .*BackendV2, .*snapshot\('ibm_torino'\)"),
+        ({"noise_model": "x"}, ConfigError, r"noise_model is builtins.str; expected a qiskit_aer.noise.NoiseModel"),
         ({"backend": AerSimulator()}, ConfigError, "a simulator; give the device it imitates"),
         ({"backend": 1, "noise_model": NoiseModel()}, ConfigError, "both noise_model and backend"),
         ({"diff_method": "adjoint"}, ConfigError, "unknown diff_method of AerEngine 'adjoint'"),
-        ({"shots": 0}, ConfigError, "at least 1"),
+        ({"shots": 0}, ConfigError, r"shots .*\b0\b"),
     ],
 )
 def test_settings_that_cannot_be(options, error, message):
@@ -395,6 +569,7 @@ def test_the_names_of_the_registry():
     assert json.loads(json.dumps(described)) == described
     assert (described["backend"], described["shots"], described["gradient_shots"]) == ("fake_torino", "20x", "100")
     assert (described["seed"], described["diff_method"]) == (3, "parameter-shift")
+    assert described["seed_transpiler"] == 0  # the run's seed is of samples alone: the circuit stays the same
     assert get_engine("aer").describe()["shots"] is None
     assert get_engine("aer:4096", diff_method="spsa").describe()["diff_method"] == "spsa"
     assert AerEngine(noise_model=hand_made()).describe()["noise"] == ["cx", "measure", "rx"]
