@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -73,6 +74,54 @@ def train(
     for text in warnings_for(result.metrics):
         console.print(f"[yellow]Mind:[/yellow] {text}.")
     console.print(f"Adapter, exported LoRA and report: {result.folder}", highlight=False, markup=False)
+
+
+@app.command(name="compare")
+@_with_options(TrainConfig, required=("model", "data"))
+def compare(
+    *,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE,VALUE: any setting below; may be repeated", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="runs of each combination; seeds count up from --seed")] = 3,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of common settings; flags win over it", show_default=False)
+    ] = None,
+    **flags: Any,
+) -> None:
+    """Train the same adapter from the same start in every combination of varied settings.
+
+    The output folder then holds the table (table.csv, report.md), plots of the loss and of the final bits per byte, and
+    the runs. Interrupted, it goes on with --resume. In a list, + joins the items (targets=lm_head,q_proj+v_proj);
+    "default" leaves a setting to its own default.
+
+    Example: qpeft compare --model embedded --data embedded --vary engine=exact,exact:10x --vary ansatz=ry_cnot,rx_cnot
+    """
+    from qpeft.training.vary import plan
+
+    planned = plan(vary or (), seeds, read_settings(config) if config else {}, flags)
+    from qpeft.training.compare import compare as run
+    from qpeft.training.compare_report import shown_table
+
+    _quiet()
+    try:
+        found = run(planned, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted. The comparison goes on with --resume; finished runs are not repeated.")
+        raise typer.Exit(130) from None
+    header, rows = shown_table(found)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for place, column in enumerate(header):
+        spread = any("±" in row[place] for row in rows)  # where a narrow terminal may break lines
+        title = column if spread else column.replace(" ", "\n")
+        table.add_column(title, justify="left" if column in planned.varied else "right", no_wrap=not spread)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    console.print(f"Report, tables and plots: {found.folder}", highlight=False, markup=False)
+    if found.failed:
+        _report(f"{len(found.failed)} of {len(found.outcomes)} runs failed; {found.folder}/report.md says why")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -167,9 +216,14 @@ def _quiet() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def _complain(message: str) -> None:
+def _report(message: str) -> None:
     """Prints an error as it is: its brackets are no markup."""
     Console(stderr=True).print(Text.assemble(("Error:", "bold red"), " ", message), soft_wrap=True)
+
+
+def _complain(message: str) -> None:
+    """The error is the input's: exit code 2."""
+    _report(message)
     sys.exit(2)
 
 

@@ -4,6 +4,8 @@ import sys
 import pytest
 import tomli_w
 
+COMPARE = ("compare", "--model", "embedded", "--data", "embedded", "--vary")
+
 
 def qpeft(*arguments, timeout=300):
     return subprocess.run(
@@ -16,9 +18,10 @@ def words(text):
     return " ".join(text.split())
 
 
-def test_help_teaches_without_loading_transformers():
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_help_teaches_without_loading_transformers(command):
     program = (
-        "import sys; sys.argv = ['qpeft', 'train', '--help']\n"
+        f"import sys; sys.argv = ['qpeft', '{command}', '--help']\n"
         "from qpeft.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
@@ -27,6 +30,7 @@ def test_help_teaches_without_loading_transformers():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     for flag in ("--model", "--data", "--method", "--rank", "--chunk-size", "--budget", "--ansatz", "--resume"):
         assert flag in done.stdout
+    assert f"qpeft {command} --model embedded --data embedded" in words(done.stdout)
 
 
 def test_train_from_toml_with_a_flag_over_it(model_folder, text_file, tmp_path):
@@ -42,6 +46,23 @@ def test_train_from_toml_with_a_flag_over_it(model_folder, text_file, tmp_path):
     assert "--overwrite" in again.stderr
 
 
+def test_compare_prints_the_table_and_fails_if_a_run_did(model_folder, text_file, tmp_path):
+    common = ("compare", "--model", model_folder, "--data", text_file, "--context", 16, "--steps", 2, "--seeds", 1,
+              "--batch-size", 2, "--output", tmp_path / "cmp")  # fmt: skip
+    done = qpeft(*common, "--vary", "engine=exact,exact:10x", "--vary", "rank=1,2")
+    assert done.returncode == 0, done.stderr
+    assert "4/4 exact:10x, 2, seed 0: " in words(done.stdout)
+    for column in ("engine", "rank", "bits/byte", "variation", "fidelity", "ms/step"):
+        assert column in done.stdout
+    assert (tmp_path / "cmp" / "report.md").is_file()
+    again = qpeft(*common, "--vary", "engine=exact,exact:10x", "--vary", "rank=1,2")
+    assert again.returncode == 2 and "--resume" in again.stderr
+    failed = qpeft(*common, "--vary", "learning-rate=0.03,1e38", "--warmup-steps", 0, "--overwrite")
+    assert failed.returncode == 1
+    assert "Error: 1 of 2 runs failed;" in words(failed.stderr)
+    assert "1e+38, seed 0: failed: training diverged" in words(failed.stdout)
+
+
 def test_count(model_folder):
     done = qpeft("count", "--model", model_folder, "--rank", 2, "--chunk-size", 16)
     assert done.returncode == 0, done.stderr
@@ -51,6 +72,11 @@ def test_count(model_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("compare", "--model", "embedded", "--data", "embedded"), "nothing is varied; give --vary"),
+        ((*COMPARE, "engin=exact"), "unknown setting 'engin'. Did you mean 'engine'"),
+        ((*COMPARE, "rank=1,x"), "rank has the value 'x'; expected int"),
+        ((*COMPARE, "rank=1,2", "--seeds", "0"), "seeds is 0; it must be at least 1"),
+        ((*COMPARE, "ansatz=ry_cnot,ryy", "--output", "{}"), "the combination ansatz=ryy is refused: unknown ansatz"),
         (("train",), "--model is required"),
         (("train", "--model", "embedded"), "--data is required"),
         (("train", "--model", "embedded", "--data", "embedded", "--rank", "0"), "rank is 0; it must be at least 1"),

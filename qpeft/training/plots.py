@@ -82,19 +82,20 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves])
     Args:
         paths: Where to save.
         title: Title of the legend: what was varied.
-        curves: The combinations; colours repeat after six of them, with another line style.
+        curves: The combinations; pairs of colour and line style repeat after twelve of them.
     """
     with figure(*paths, size=(7.4, 4.0)) as axes:
         ends = []
         for index, curve in enumerate(curves):
-            colour, style = _colour(index), LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
+            colour, style = _colour(index), LINE_STYLES[index % len(LINE_STYLES)]  # overlapping lines stay visible
             columns = list(zip(*curve.losses, strict=True))
             mean = [sum(column) / len(column) for column in columns]
             (line,) = axes.plot(curve.steps, mean, color=colour, linestyle=style, label=curve.label)
             low, high = [min(column) for column in columns], [max(column) for column in columns]
-            axes.fill_between(curve.steps, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(curve.steps, low, high, color=colour, alpha=0.12, linewidth=0)
             ends.append((mean[-1], line))
         axes.set(xlabel="step", ylabel="training cross entropy (nats per token)")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         handles = [line for _, line in sorted(ends, key=lambda end: -end[0])]
         axes.figure.legend(handles=handles, title=title, loc="outside right upper", alignment="left")
 
@@ -137,7 +138,9 @@ def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues])
         axes.set_ylim(len(finals) - 0.5, -0.5)
         shown = {"a seed": seed, "mean": mean, "mean with exact weights": exact}
         handles = {name: handle for name, handle in shown.items() if handle is not None}
-        axes.figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+        legend = axes.figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+        for handle in legend.legend_handles[:2]:
+            handle.set_color("0.4")  # they stand for every combination, whatever its colour
 
 
 def _colour(index: int) -> str:

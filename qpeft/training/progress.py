@@ -24,19 +24,20 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]  # transformers is unt
 
     Args:
         label: What stands before the bar.
-        display: Where the bar appears. A display that is live already (it shows other bars too) stays so at the end and
-            loses this bar; any other is started and stopped.
+        display: Where the bar appears. A display with other bars is started and stopped by its owner and loses this bar
+            at the end; any other is started and stopped here.
     """
 
     def __init__(self, label: str, display: Progress) -> None:
         self._label, self._display = label, display
-        self._is_guest = display.live.is_started
+        self._is_guest = bool(display.tasks)
         self._task: TaskID | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._task = self._display.add_task(self._label, loss="", total=state.max_steps, completed=state.global_step)
         if not self._is_guest:
             self._display.start()
+        self._display.refresh()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self._task is not None

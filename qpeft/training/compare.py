@@ -1,0 +1,150 @@
+"""`qpeft compare`: the same adapter from the same start, trained in every combination of varied settings."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from qpeft.adapters.regenerate import share_weights
+from qpeft.errors import ConfigError, QpeftError
+from qpeft.training.compare_folder import ComparisonFolder
+from qpeft.training.compare_report import write_results
+from qpeft.training.config import TrainConfig
+from qpeft.training.finetune import Prepared, add_adapter, prepare, train
+from qpeft.training.progress import ProgressBar, new_display
+from qpeft.training.runs import MANIFEST, RunFolder
+from qpeft.training.vary import Combination, Plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run gave.
+
+    Attributes:
+        combination: What was varied.
+        seed: Its seed.
+        folder: The run's folder.
+        metrics: As in `qpeft.training.finetune.Result`; None if the run failed.
+        curve: (step, training loss in nats per token).
+        failure: Why the run failed, or None.
+    """
+
+    combination: Combination
+    seed: int
+    folder: Path
+    metrics: dict[str, Any] | None
+    curve: list[tuple[int, float]]
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs of a comparison, in order: combinations outside, seeds inside."""
+
+    folder: Path
+    plan: Plan
+    outcomes: list[Outcome]
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The runs that failed."""
+        return [outcome for outcome in self.outcomes if outcome.failure is not None]
+
+
+def compare(plan: Plan, console: Console | None = None) -> Comparison:
+    """Trains every combination with every seed, and writes the comparison into the output folder.
+
+    Runs of one seed start from the same numbers and see the same examples in the same order, as far as their sizes
+    agree. A run that fails costs the others nothing.
+
+    Args:
+        plan: What `qpeft.training.vary.plan` gave.
+        console: Where progress shows; nothing shows if None.
+
+    Raises:
+        QpeftError: Input that cannot be worked with, before any run starts.
+    """
+    console = console or Console(quiet=True)
+    folder = ComparisonFolder(_output(plan), plan)
+    preparation = Preparation()
+    if not folder.resumes:
+        _check(plan, preparation)
+    folder.begin()
+    outcomes = []
+    with new_display(console) as display:
+        overall = display.add_task("runs", loss="", total=len(plan.combinations) * len(plan.seeds))
+        for number, combination in enumerate(plan.combinations, 1):
+            for seed in plan.seeds:
+                outcome = _run(combination, seed, folder.run(number, combination, seed), preparation, display)
+                folder.record(outcome.folder, outcome.failure)
+                outcomes.append(outcome)
+                display.advance(overall)
+                display.console.print(_line(plan, len(outcomes), outcome), highlight=False, markup=False)
+    comparison = Comparison(folder.path, plan, outcomes)
+    write_results(comparison)
+    return comparison
+
+
+class Preparation:
+    """Models and texts, loaded once: the latest is kept, and every run gets modules of its own on shared weights."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._prepared: Prepared | None = None
+
+    def __call__(self, config: TrainConfig) -> Prepared:
+        key = (config.model, config.data, config.run.paper_metric)
+        if self._prepared is None or key != self._key:
+            self._prepared = None  # frees the last model before the next is loaded
+            self._prepared, self._key = prepare(config), key
+        # Training never changes base weights, so that only the modules, which an adapter replaces, must be fresh.
+        return replace(self._prepared, model=share_weights(self._prepared.model))
+
+
+def _check(plan: Plan, preparation: Preparation) -> None:
+    """Builds every combination's adapter once: what is wrong with its settings is said before any run starts."""
+    for combination in plan.combinations:
+        prepared = preparation(combination.config)
+        try:
+            add_adapter(prepared.model, combination.config)
+        except ConfigError as error:
+            raise ConfigError(f"the combination {combination.assignments} is refused: {error}") from error
+        except QpeftError:
+            continue  # not wrong, but not possible here, such as an engine that is not installed: that run will fail
+
+
+def _run(
+    combination: Combination, seed: int, path: Path, preparation: Preparation, display: Progress
+) -> Outcome:  # fmt: skip
+    config = combination.seeded(seed)
+    exists = (path / MANIFEST).is_file()
+    config = replace(config, run=replace(config.run, output=str(path), resume=exists, overwrite=False))
+    label = f"{combination.label}, seed {seed}"
+    try:
+        prepared = None if RunFolder(path, config).finished else preparation(config)
+        result = train(config, prepared=prepared, progress=ProgressBar(label, display))
+    except QpeftError as error:
+        return Outcome(combination, seed, path, None, [], " ".join(str(error).split()))
+    except Exception as error:  # whatever a foreign engine raises must not cost the runs that come after it
+        traceback.print_exc()
+        return Outcome(combination, seed, path, None, [], f"{type(error).__name__}: {error}")
+    return Outcome(combination, seed, path, result.metrics, result.curve, None)
+
+
+def _output(plan: Plan) -> Path:
+    config = plan.combinations[0].config
+    return Path(config.run.output or f"runs/compare-{Path(config.model.model).name}")
+
+
+def _line(plan: Plan, number: int, outcome: Outcome) -> str:
+    total = len(plan.combinations) * len(plan.seeds)
+    head = f"{number}/{total}  {outcome.combination.label}, seed {outcome.seed}: "
+    if outcome.metrics is None:
+        return f"{head}failed: {outcome.failure}"
+    after, step = outcome.metrics["after"]["bits_per_byte"], outcome.metrics["seconds_per_step"]
+    return f"{head}{after:.4f} bits/byte, {1000 * step:.0f} ms/step"
