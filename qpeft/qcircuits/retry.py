@@ -16,7 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class Job(Protocol):
-    """What is asked of a job; Qiskit's `BasePrimitiveJob` answers all of it."""
+    """What is asked of a job; Qiskit's `BasePrimitiveJob` answers all of it.
+
+    `done` and `in_final_state` raise an `OSError` (as `requests` does) where the service cannot be reached, and another
+    exception where it does not know the job.
+    """
 
     def result(self) -> Any: ...
     def job_id(self) -> str: ...
@@ -64,9 +68,9 @@ class Retry:
         """What `read` makes of the job's result.
 
         A job that still runs, or is done, after its result could not be fetched is asked again and not paid for twice;
-        one that failed, was cancelled, is unknown or came back incomplete is submitted anew. An `EngineError` of
-        `submit` or `read` is raised at once, since it would come again; so is whatever is no `Exception`, such as
-        `KeyboardInterrupt`.
+        so is one of which the service, out of reach, says nothing. One that failed, was cancelled, is unknown or came
+        back incomplete is submitted anew. An `EngineError` of `submit`, the job or `read` is raised at once, since it
+        would come again; so is whatever is no `Exception`, such as `KeyboardInterrupt`.
 
         Args:
             submit: Starts the job.
@@ -74,14 +78,17 @@ class Retry:
             what: What the job measures, for messages.
 
         Raises:
-            JobError: Every attempt failed; its cause is that of the last one.
+            JobError: Every attempt failed; its cause is that of the last one, and it names every job submitted.
         """
         job: Job | None = None
+        abandoned: list[str] = []
         attempts = self.retries + 1
         for attempt, delay in enumerate((*self.delays, None), start=1):
             try:
-                if job is None or not _may_still_answer(job):
+                if job is not None and not _may_still_answer(job):
+                    abandoned.append(job.job_id())
                     job = None  # so that a failed submission does not go by the id of the job before
+                if job is None:
                     job = submit()
                 return read(job.result())
             except EngineError:
@@ -90,11 +97,13 @@ class Retry:
                 named = "" if job is None else f" (job {job.job_id()})"
                 reason = f"{type(error).__name__}: {error}"
                 if delay is None:
+                    before = f"Jobs given up before: {', '.join(abandoned)}. " if abandoned else ""
                     raise JobError(
-                        f"lost: {what}{named}. {attempts} attempt(s) failed, the last one with {reason}. "
+                        f"lost: {what}{named}. {attempts} attempt(s) failed, the last one with {reason}. {before}"
                         "Training goes on from its last checkpoint: give the same command with --resume"
                     ) from error
-                if isinstance(error, IncompleteResultError):
+                if isinstance(error, IncompleteResultError) and job is not None:
+                    abandoned.append(job.job_id())
                     job = None
                 logger.warning(
                     "attempt %d of %d failed for %s%s: %s. Trying again in %g s",
@@ -107,5 +116,7 @@ class Retry:
 def _may_still_answer(job: Job) -> bool:
     try:
         return job.done() or not job.in_final_state()
-    except Exception:  # the service does not know it, or cannot be reached: then submitting fails as well
+    except OSError:  # silence says nothing about a job that is perhaps done and paid for
+        raise
+    except Exception:  # the service does not know it
         return False

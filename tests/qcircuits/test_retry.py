@@ -7,7 +7,9 @@ from qpeft.qcircuits.retry import IncompleteResultError, Retry
 
 
 class FakeJob:
-    """Answers `result()` with each of `answers` in turn; an exception is raised."""
+    """Answers `result()` with each of `answers` in turn, and questions after its status if they are a list; an
+    exception is raised.
+    """
 
     def __init__(self, name, answers, status="ERROR"):
         self.name, self.answers, self.status = name, iter(answers), status
@@ -22,9 +24,10 @@ class FakeJob:
         return self.name
 
     def _state(self):
-        if isinstance(self.status, Exception):
-            raise self.status
-        return self.status
+        status = self.status.pop(0) if isinstance(self.status, list) else self.status
+        if isinstance(status, Exception):
+            raise status
+        return status
 
     def done(self):
         return self._state() == "DONE"
@@ -77,6 +80,7 @@ def test_what_was_lost_is_said():
         device.run(retries=1)
     assert str(caught.value) == (
         "lost: 5 circuits (job job-2). 2 attempt(s) failed, the last one with RuntimeError: no coolant. "
+        "Jobs given up before: job-1. "
         "Training goes on from its last checkpoint: give the same command with --resume"
     )
     assert isinstance(caught.value.__cause__, RuntimeError)
@@ -87,6 +91,31 @@ def test_what_was_lost_is_said():
 def test_a_job_whose_result_did_not_arrive_is_asked_again_and_not_paid_for_twice(status):
     device = Device(FakeJob("a", [ConnectionError("no network"), 7], status))
     assert (device.run(), device.submitted) == (7, 1)
+
+
+def test_a_job_of_which_the_service_says_nothing_is_kept():
+    """It is perhaps done, and paid for."""
+    lost = ConnectionError("no network")
+    device = Device(FakeJob("a", [lost, 7], [lost, "DONE"]), FakeJob("b", [8]))
+    assert (device.run(), device.submitted, device.slept) == (7, 1, [1.5, 3])
+
+
+def test_silence_of_the_service_counts_as_attempts():
+    device = Device(FakeJob("a", [ConnectionError("no network")], TimeoutError("no answer")), FakeJob("b", [8]))
+    with pytest.raises(
+        JobError, match=r"\(job a\). 3 attempt\(s\) failed, the last one with TimeoutError: no answer\. T"
+    ):
+        device.run(retries=2)
+    assert device.submitted == 1
+
+
+def test_every_job_that_was_given_up_is_named():
+    def read(result):
+        raise IncompleteResultError("too few shots")
+
+    device = Device(FakeJob("a", [9]), failing("b"), ConnectionError("no network"), failing("d", "CANCELLED"))
+    with pytest.raises(JobError, match=r"5 circuits \(job d\).*Jobs given up before: a, b\. "):
+        device.run(read)
 
 
 @pytest.mark.parametrize("status", ["ERROR", "CANCELLED", RuntimeError("job not found")])
