@@ -12,7 +12,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from numbers import Complex, Real
+from typing import Any, SupportsFloat
 
 from qpeft.errors import CircuitError
 from qpeft.qcircuits.gates import gate
@@ -22,11 +23,22 @@ FORMAT, FORMAT_VERSION = "qpeft-circuit", 1
 
 @dataclass(frozen=True, slots=True)
 class Angle:
-    """`scale * theta[index] + offset` radians; with `index=None` the constant `offset`."""
+    """`scale * theta[index] + offset` radians; with `index=None` the constant `offset`.
+
+    Raises:
+        CircuitError: Scale or offset is no real number. One of NumPy or torch becomes a plain float.
+    """
 
     index: int | None
     scale: float = 1.0
     offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Asked first, since angles are made often: nearly all are floats already.
+        if type(self.scale) is not float:
+            object.__setattr__(self, "scale", _plain("scale", self.scale))
+        if type(self.offset) is not float:
+            object.__setattr__(self, "offset", _plain("offset", self.offset))
 
     def __neg__(self) -> Angle:
         return Angle(self.index, -self.scale, -self.offset)
@@ -38,6 +50,17 @@ class Angle:
     def shifted(self, by: int) -> Angle:
         """The same angle of the parameter `by` places later."""
         return self if self.index is None else Angle(self.index + by, self.scale, self.offset)
+
+
+def _plain(name: str, value: object) -> float:
+    """A plain float: other numbers print otherwise, and torch's do not compare."""
+    problem = ""
+    if isinstance(value, SupportsFloat) and (isinstance(value, Real) or not isinstance(value, Complex)):
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            problem = f": {error}"
+    raise CircuitError(f"an angle's {name} must be a real number; given {value!r}{problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +219,10 @@ class Circuit:
             >>> print(CircuitBuilder(1).rx(0).rz(0, angle=Angle(0, 2.0, 1.0)).build().bind([0.25]))
             q0: ─rx(0.25)──rz(1.5)──
         """
-        values = [float(angle) for angle in angles]
+        try:
+            values = [float(angle) for angle in angles]
+        except (TypeError, ValueError) as error:
+            raise CircuitError(f"angles must be {self.num_parameters} numbers, one a parameter: {error}") from error
         if len(values) != self.num_parameters:
             raise CircuitError(f"the circuit has {self.num_parameters} parameters; given {len(values)} angles")
         operations = tuple(

@@ -63,7 +63,10 @@ def random_circuit(num_qubits, num_operations, seed, names=tuple(GATES)):
     return Circuit(num_qubits, tuple(operations), num_parameters)
 
 
-_numbers = st.floats(-4, 4)
+_plain = st.floats(-4, 4)
+_numbers = st.one_of(  # NumPy's too, which print otherwise
+    _plain, _plain.map(np.float64), st.floats(-4, 4, width=32).map(np.float32), st.integers(-4, 4).map(np.int64)
+)  # fmt: skip
 
 
 @st.composite

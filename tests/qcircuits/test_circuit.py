@@ -59,6 +59,24 @@ class TestValidation:
             Circuit(1, (), num_parameters)
 
 
+class TestAngle:
+    @pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.array(0.5), torch.tensor(0.5)], ids=repr)
+    def test_other_libraries_numbers_become_plain_ones(self, number):
+        angle = Angle(0, number, number)
+        assert (type(angle.scale), type(angle.offset)) == (float, float)
+        assert angle == Angle(0, 0.5, 0.5)
+        assert hash(angle) == hash(Angle(0, 0.5, 0.5))
+
+    @pytest.mark.parametrize(
+        "value", ["1", None, 1j, np.complex128(1), torch.ones(2), torch.tensor(1j), 10**400], ids=repr
+    )  # fmt: skip
+    def test_what_is_no_real_number_is_refused(self, value):
+        with pytest.raises(CircuitError, match="an angle's scale must be a real number; given"):
+            Angle(0, value)
+        with pytest.raises(CircuitError, match="an angle's offset must be a real number; given"):
+            Angle(0, 1.0, value)
+
+
 class TestValue:
     def test_equal_circuits_are_one_key(self):
         again = CircuitBuilder(3).ry(0).cx(0, 1).rx(2, angle=Angle(0, -0.5, 1.5)).p(1, angle=0.25).rbs(2, 0).build()
@@ -223,7 +241,14 @@ class TestBind:
         np.testing.assert_allclose(unitary(bound, ()), unitary(circuit, angles), atol=1e-12)
 
     @pytest.mark.parametrize(
-        ("angles", "message"), [([], "has 2 parameters; given 0 angles"), ([0.0, math.nan], "must be finite")]
+        ("angles", "message"),
+        [
+            ([], "has 2 parameters; given 0 angles"),
+            ([0.0, math.nan], "must be finite"),
+            ([0.0, "one"], "must be 2 numbers, one a parameter: could not convert"),
+            ([0.0, None], "must be 2 numbers"),
+            (0.5, "must be 2 numbers"),
+        ],
     )
     def test_one_finite_angle_a_parameter(self, angles, message):
         with pytest.raises(CircuitError, match=message):
@@ -274,9 +299,9 @@ class TestJSON:
             ("operations", [[None, [0]]], "operation 0 .* unknown gate 'None'"),
             ("operations", [["rx", [0], [0.5, 1.0, 0.0]]], "operation 0 .* integer"),
             ("operations", [["rx", [0], ["0", 1.0, 0.0]]], "operation 0 .* integer"),
-            ("operations", [["rx", [0], [0, "1", 0.0]]], "damaged"),
+            ("operations", [["rx", [0], [0, "1", 0.0]]], "scale must be a real number; given '1'"),
             ("operations", [["rx", [0], [0, float("nan"), 0.0]]], "finite"),
-            ("operations", [["rx", [0], [0, 10**400, 0.0]]], "damaged"),
+            ("operations", [["rx", [0], [0, 10**400, 0.0]]], "scale must be a real number.*too large"),
             ("operations", [["rx", [0], []]], "damaged"),
             ("operations", [["rx", [0], [0, 1.0, 0.0, 0.0]]], "damaged"),
             ("operations", [["rx", [0], [0, 1.0, 0.0], [0, 1.0, 0.0]]], "damaged"),
