@@ -5,6 +5,7 @@ The text is written here, since Qiskit's writer leaves out parameters that act n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from qpeft.errors import CircuitError
@@ -14,6 +15,8 @@ from qpeft.qcircuits.interop.decompose import decompose, foreign_gate
 from qpeft.qcircuits.interop.qiskit import from_qiskit
 
 _PURPOSE = "reading OpenQASM"
+_STRING_OR_COMMENT = re.compile(r'"[^"\n]*"|//[^\n]*')
+_DEFINITION = re.compile(r"\bgate\s+(\w+)")
 
 
 def to_openqasm3(circuit: Circuit) -> str:
@@ -85,14 +88,15 @@ def from_openqasm3(text: str) -> Circuit:
     loads = require("qiskit.qasm3", "qiskit", _PURPOSE).loads
     require("qiskit_qasm3_import", "qiskit", _PURPOSE)
     parser = require("openqasm3.parser", "qiskit", _PURPOSE)
-    failures = (parser.QASM3ParsingError, require("qiskit.exceptions", "qiskit", _PURPOSE).QiskitError)
-    if not text.strip():
-        raise CircuitError("cannot read this as OpenQASM 3: it is empty")
+    _check_text(text, "OpenQASM 3")
     try:
         program = parser.parse(text)
         there = loads(text)
-    except failures as error:
+    except (parser.QASM3ParsingError, require("qiskit.exceptions", "qiskit", _PURPOSE).QiskitError) as error:
         raise CircuitError(f"cannot read this as OpenQASM 3: {str(error) or 'it does not parse'}") from error
+    except Exception as error:  # the reader checks no indices and not every statement
+        what = f"{type(error).__name__}: {error}"
+        raise CircuitError(f"cannot read this as OpenQASM 3: Qiskit's reader fails with {what}") from error
     named = {parameter.name: parameter for parameter in there.parameters}  # in the order of their names, not the text's
     inputs = [statement.identifier.name for statement in program.statements if hasattr(statement, "io_identifier")]
     return from_qiskit(there, [named[name] for name in inputs])
@@ -100,6 +104,8 @@ def from_openqasm3(text: str) -> Circuit:
 
 def from_openqasm2(text: str) -> Circuit:
     """The circuit of an OpenQASM 2 program, which may use any gate of `qelib1.inc` as Qiskit ships it.
+
+    Gates that the program defines are what it defines, whatever their names. No other file is included.
 
     Raises:
         CircuitError: The text does not parse, or `from_qiskit` refuses what it says.
@@ -110,11 +116,22 @@ def from_openqasm2(text: str) -> Circuit:
         'rx(1.571) on (0,)'
     """
     qasm2 = require("qiskit.qasm2", "qiskit", _PURPOSE)
+    _check_text(text, "OpenQASM 2")
+    # Custom instructions take the place of the program's definitions.
+    defined = set(_DEFINITION.findall(_STRING_OR_COMMENT.sub(" ", text)))
+    instructions = [known for known in qasm2.LEGACY_CUSTOM_INSTRUCTIONS if known.name not in defined]
     try:
-        there = qasm2.loads(text, custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+        there = qasm2.loads(text, include_path=(), custom_instructions=instructions)
     except qasm2.QASM2ParseError as error:
         raise CircuitError(f"cannot read this as OpenQASM 2: {error}") from error
     return from_qiskit(there)
+
+
+def _check_text(text: object, language: str) -> None:
+    if not isinstance(text, str):
+        raise CircuitError(f"cannot read this as {language}: expected a string, given {type(text).__name__}")
+    if not text.strip():
+        raise CircuitError(f"cannot read this as {language}: it is empty")
 
 
 def _statements(circuit: Circuit, names: Sequence[str]) -> Iterator[str]:

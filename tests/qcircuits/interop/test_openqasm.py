@@ -2,7 +2,7 @@ import numpy as np
 import openqasm3
 import pytest
 from hypothesis import given
-from qiskit import qasm2, qasm3
+from qiskit import QuantumCircuit, qasm2, qasm3
 from qiskit_reference import circuits, unitary
 from up_to_phase import assert_same_circuit, qiskit_unitary, same_up_to_phase
 
@@ -78,6 +78,41 @@ def test_modifiers_and_gates_of_the_programs_own_are_expanded():
     assert {operation.gate for operation in operations[3:]} == {"ry", "cx"}
 
 
+def test_angles_are_numbers_whatever_type_they_had():
+    angle = Angle(None, offset=np.float64(0.3))
+    circuit = (
+        CircuitBuilder(1).append("rx", [0], angle).append("rx", [0], Angle(0, np.float64(2), np.float32(1))).build()
+    )
+    assert to_openqasm3(circuit).splitlines()[-2:] == ["rx(0.3) q[0];", "rx(2.0*theta_0 + 1.0) q[0];"]
+    assert to_openqasm2(circuit, np.array([0.5])).splitlines()[-2:] == ["rx(0.3) q[0];", "rx(2.0) q[0];"]
+
+
+OWN_GATES = {  # by what the program says, not by what the name makes one think
+    "identity": ("gate h a { U(0,0,0) a; } qreg q[1]; h q[0];", []),
+    "x": ('include "qelib1.inc"; gate sx a { x a; } qreg q[1]; sx q[0];', [("x", [])]),
+    "rx": ('include "qelib1.inc"; gate p(t) a { rx(t) a; } qreg q[1]; p(0.3) q[0];', [("rx", [0.3])]),
+    "two lines": ('include "qelib1.inc"; gate // the\n sx // one\n a { x a; } qreg q[1]; sx q[0];', [("x", [])]),
+    "comment": ('include "qelib1.inc"; // gate sx a { x a; }\n qreg q[1]; sx q[0];', [("sx", [])]),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), OWN_GATES.values(), ids=OWN_GATES)
+def test_a_gate_the_program_defines_is_what_it_defines(text, expected):
+    circuit = from_openqasm2("OPENQASM 2.0; " + text)
+    there = QuantumCircuit(1)
+    for name, angles in expected:
+        getattr(there, name)(*angles, 0)
+    assert same_up_to_phase(unitary(circuit, ()), qiskit_unitary(there, ()))
+
+
+def test_no_other_file_is_included(tmp_path, monkeypatch):
+    """It may define gates too, and the text would mean something else in another folder."""
+    (tmp_path / "mine.inc").write_text("gate h a { U(0,0,0) a; }")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CircuitError, match=r"unable to find 'mine\.inc'"):
+        from_openqasm2('OPENQASM 2.0; include "mine.inc"; qreg q[1]; h q[0];')
+
+
 def test_openqasm2_needs_the_angles():
     circuit = ansatz("ry_cnot", 2, 1)
     with pytest.raises(CircuitError, match="OpenQASM 2 has no parameters, and the circuit has 2; give their values"):
@@ -91,6 +126,9 @@ def test_openqasm2_needs_the_angles():
     ("read", "text", "message"),
     [
         (from_openqasm3, "", "cannot read this as OpenQASM 3: it is empty"),
+        (from_openqasm3, None, "cannot read this as OpenQASM 3: expected a string, given NoneType"),
+        (from_openqasm3, PROGRAM + "x q[5];", "cannot read this as OpenQASM 3: .*IndexError: index out of range"),
+        (from_openqasm3, PROGRAM + "for int i in [0:1] { x q[i]; }", "cannot read this as OpenQASM 3: .*TypeError"),
         (from_openqasm3, "xx yy", "cannot read this as OpenQASM 3: it does not parse"),
         (from_openqasm3, PROGRAM + "nothing q[0];", "cannot read this as OpenQASM 3: .*gate 'nothing' is not defined"),
         (from_openqasm3, PROGRAM + "rx(a) q[0]; reset q[1];", r"operation 1 \(reset on \(1,\)\)"),
@@ -101,6 +139,9 @@ def test_openqasm2_needs_the_angles():
             PROGRAM + "h q[0]; rx(a*w) q[0];",
             r"operation 1 \(rx on \(0,\)\): the angle .* not affine",
         ),
+        (from_openqasm2, None, "cannot read this as OpenQASM 2: expected a string, given NoneType"),
+        (from_openqasm2, " ", "cannot read this as OpenQASM 2: it is empty"),
+        (from_openqasm2, 'OPENQASM 2.0; include "qelib1.inc"; gate h a { } qreg q[1]; h q[0];', "already defined"),
         (from_openqasm2, "xx yy", "cannot read this as OpenQASM 2: .*'xx' is not defined"),
         (from_openqasm2, "OPENQASM 2.0; opaque magic a; qreg q[1]; magic q[0];", r"operation 0 \(magic on \(0,\)\)"),
     ],
