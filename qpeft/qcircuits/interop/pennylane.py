@@ -106,9 +106,9 @@ def from_pennylane(tape: Any, wires: Sequence[Hashable] | None = None) -> tuple[
 
     Raises:
         MissingExtraError: PennyLane is not installed.
-        CircuitError: An operation that is not a gate (a measurement in the middle, a conditional, a state preparation,
-            a channel), has no decomposition into the gate table, or whose angles are not each affine in one trainable
-            parameter; the message names it with its position.
+        CircuitError: No tape is given, or it holds an operation that is not a gate (a measurement in the middle, a
+            conditional, a state preparation, a channel), has no decomposition into the gate table, or whose angles are
+            not each affine in one trainable parameter; the message names it with its position.
 
     Example:
         >>> import pennylane as qml
@@ -118,6 +118,11 @@ def from_pennylane(tape: Any, wires: Sequence[Hashable] | None = None) -> tuple[
         ['rz(theta[0]) on (0,)', 'ry(theta[1]) on (0,)', 'rz(theta[2]) on (0,)', 'cx on (0, 1)']
     """
     qml: Any = require("pennylane", "pennylane", "a PennyLane circuit")
+    if not isinstance(tape, qml.tape.QuantumScript):
+        raise CircuitError(
+            f"expected a qml.tape.QuantumScript; given {type(tape).__name__} "
+            "(qml.workflow.construct_tape(qnode)(*arguments) makes one of a QNode)"
+        )
     qubits = _numbered(tape, wires)
     trainable: dict[int, list[int]] = {}
     for number in tape.trainable_params:
@@ -131,9 +136,10 @@ def from_pennylane(tape: Any, wires: Sequence[Hashable] | None = None) -> tuple[
                 reader = _Reader(qml, operation, trainable.get(position, []))
                 start = sum(map(len, angles))
                 operations += reader.read(qubits, start)
-            except CircuitError as error:
+            except Exception as error:  # whatever PennyLane or a gate of the user's own raises
                 where = f"operation {position} ({operation.name} on wires {operation.wires.tolist()})"
-                raise CircuitError(f"{where}: {error}") from error
+                kind = "" if isinstance(error, CircuitError) else f"its expansion fails with {type(error).__name__}: "
+                raise CircuitError(f"{where}: {kind}{error}") from error
             angles.append(reader.values.detach())
     theta = torch.cat([torch.zeros(0, dtype=torch.float64), *angles])
     return Circuit(len(qubits), tuple(operations), len(theta)), theta
@@ -204,7 +210,8 @@ class _Reader:
 
     def _expand(self, operation: Any) -> Iterator[Any]:
         self._refuse(operation)
-        if operation.name in _OURS:
+        # The class too: anyone may call a gate "RX".
+        if operation.name in _OURS and type(operation) is getattr(self.qml, operation.name):
             yield operation
             return
         if not operation.has_decomposition:

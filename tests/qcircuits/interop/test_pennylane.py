@@ -152,6 +152,33 @@ def test_other_operations_are_expanded(name):
     assert same_up_to_phase(unitary(circuit, (angles + 0.7).tolist()), matrix(moved, 3))
 
 
+class RX(qml.operation.Operation):
+    """A gate of a user's own that is called as one of ours, and is another."""
+
+    num_params, num_wires, ndim_params = 1, 1, (0,)
+
+    @staticmethod
+    def compute_decomposition(angle, wires):
+        return [qml.RZ(2 * angle, wires=wires)]
+
+
+class Hadamard(qml.operation.Operation):
+    num_wires = 1
+
+    @staticmethod
+    def compute_decomposition(wires):
+        return [RX(0.25, wires=wires), qml.SX(wires=wires)]
+
+
+def test_a_gate_of_the_users_own_is_expanded_whatever_its_name():
+    circuit, angles = from_pennylane(qml.tape.QuantumScript([RX(0.3, 0), Hadamard(0), qml.RX(0.5, 0)]))
+    assert circuit.operations == (
+        Operation("rz", (0,), Angle(0, 2.0)), Operation("rz", (0,), Angle(None, offset=0.5)), Operation("sx", (0,)),
+        Operation("rx", (0,), Angle(1)),
+    )  # fmt: skip
+    assert angles.tolist() == [0.3, 0.5]
+
+
 def test_constants_stay_constants():
     tape = qml.tape.QuantumScript(
         [qml.RX(0.1, 0), qml.QubitUnitary(np.diag([1, 1j]), 0), qml.Rot(0.2, 0.3, 0.4, 0)], trainable_params=[0, 3]
@@ -178,6 +205,14 @@ def conditional():
     qml.cond(outcome, qml.X)(1)
 
 
+class Broken(qml.operation.Operation):
+    num_wires = 1
+
+    @staticmethod
+    def compute_decomposition(wires):
+        return 1 / 0
+
+
 def with_trainable(operation, *places):
     return qml.tape.QuantumScript([qml.X(0), operation], trainable_params=places)
 
@@ -191,6 +226,8 @@ REFUSED = {
         qml.CRot(0.1, 0.2, 0.3, [0, 1]), 0, 1, 2
     ),
     "no decomposition": lambda: with_trainable(qml.Projector([0], 0)),
+    "its expansion fails with ImportError": lambda: with_trainable(qml.evolve(qml.X(0) @ qml.Z(1), 0.5), 0),
+    "its expansion fails with ZeroDivisionError": lambda: with_trainable(Broken(0)),
     "a batch": lambda: with_trainable(qml.RX(np.zeros(3), 0), 0),
 }  # fmt: skip
 
@@ -207,3 +244,9 @@ def test_classical_control_is_named_with_its_position():
     alone = qml.tape.QuantumScript(qml.tape.make_qscript(conditional)().operations[1:])
     with pytest.raises(CircuitError, match=r"operation 0 .*classical control"):
         from_pennylane(alone)
+
+
+@pytest.mark.parametrize("tape", [None, [qml.X(0)], qml.X(0)], ids=str)
+def test_what_is_no_tape_is_refused(tape):
+    with pytest.raises(CircuitError, match=r"expected a qml\.tape\.QuantumScript; given "):
+        from_pennylane(tape)
