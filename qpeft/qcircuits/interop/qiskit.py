@@ -50,9 +50,9 @@ def to_qiskit(circuit: Circuit) -> QuantumCircuit:
 def from_qiskit(circuit: QuantumCircuit, parameters: Sequence[Parameter] | None = None) -> Circuit:
     """A Qiskit circuit as ours, with the same unitary up to a global phase.
 
-    Gates that our table lacks, and gates of the user's own, are expanded through their definitions. Barriers are
-    skipped, and so are measurements after which nothing acts on the qubit: every engine measures all qubits, in their
-    order. A transpiled circuit keeps its physical qubits.
+    Gates that our table lacks, gates of the user's own and boxes are expanded. Barriers and delays are skipped, and so
+    are measurements after which nothing acts on the qubit: every engine measures all qubits, in their order. A
+    transpiled circuit keeps its physical qubits.
 
     Args:
         circuit: Gates only; every angle is affine in one parameter.
@@ -61,8 +61,8 @@ def from_qiskit(circuit: QuantumCircuit, parameters: Sequence[Parameter] | None 
 
     Raises:
         CircuitError: A gate without a definition, an angle of two parameters or not affine, a measurement before the
-            end, a reset, classical control, a parameter that is not in `parameters`. The message names the operation
-            and its position in `circuit.data`.
+            end, a reset, classical control, a parameter that is not in `parameters` or is there twice. The message
+            names the operation and its position in `circuit.data`.
         MissingExtraError: Qiskit is not installed.
 
     Example:
@@ -79,6 +79,9 @@ def from_qiskit(circuit: QuantumCircuit, parameters: Sequence[Parameter] | None 
         raise CircuitError(f"expected a qiskit.QuantumCircuit; given {type(circuit).__name__}")
     theta = list(circuit.parameters if parameters is None else parameters)
     index = {parameter: place for place, parameter in enumerate(theta)}
+    if len(index) != len(theta):
+        twice = sorted({parameter.name for parameter in theta if theta.count(parameter) > 1})
+        raise CircuitError(f"`parameters` must be different; given more than once: {', '.join(twice)}")
     instructions = [
         (instruction.operation, tuple(circuit.find_bit(qubit).index for qubit in instruction.qubits))
         for instruction in circuit.data
@@ -87,7 +90,7 @@ def from_qiskit(circuit: QuantumCircuit, parameters: Sequence[Parameter] | None 
         qubit: position
         for position, (operation, qubits) in enumerate(instructions)
         for qubit in qubits
-        if not isinstance(operation, classes.Barrier)
+        if not isinstance(operation, classes.Barrier | classes.Delay)
     }
     operations: list[Operation] = []
     for position, (operation, qubits) in enumerate(instructions):
@@ -132,14 +135,15 @@ def _read(operation: Any, qubits: tuple[int, ...], index: Mapping[Parameter, int
         if name == "id":
             return
     classes = require("qiskit.circuit", "qiskit", _PURPOSE)
-    if isinstance(operation, classes.Barrier):
+    if isinstance(operation, classes.Barrier | classes.Delay):
         return
     if isinstance(operation, classes.Measure):
         raise CircuitError("a measurement before the end of its qubit; a circuit here has gates only")
-    if isinstance(operation, classes.Reset | classes.ControlFlowOp):
+    boxed = isinstance(operation, classes.BoxOp)  # of the class of control flow, but without control
+    if isinstance(operation, classes.Reset | classes.ControlFlowOp) and not boxed:
         kind = "a reset" if isinstance(operation, classes.Reset) else "classical control"
         raise CircuitError(f"{kind}; a circuit here has gates only")
-    definition = getattr(operation, "definition", None)
+    definition = operation.body if boxed else getattr(operation, "definition", None)
     if definition is None:
         raise CircuitError(f"{name} is not in our table of gates and has no definition to expand; {_ADVICE}")
     for part in definition.data:

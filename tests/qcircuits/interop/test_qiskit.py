@@ -156,6 +156,29 @@ def test_barriers_identities_and_final_measurements_are_skipped():
         from_qiskit(there)  # qubit 0 is measured twice
 
 
+def test_delays_are_skipped():
+    there = QuantumCircuit(2, 1)
+    there.delay(100, 0)
+    there.h(0)
+    there.measure(0, 0)
+    there.delay(100, 0)  # the measurement stays the last to act
+    assert from_qiskit(there) == CircuitBuilder(2).h(0).build()
+
+
+def test_a_box_is_what_it_holds():
+    there = QuantumCircuit(3)
+    with there.box():
+        there.cx(2, 0)
+        with there.box():
+            there.ry(2 * A, 1)
+            there.delay(100, 1)
+    there.h(0)
+    found = from_qiskit(there)
+    expected = CircuitBuilder(3).cx(2, 0).ry(1, angle=Angle(0, 2.0)).h(0).build()
+    assert same_up_to_phase(unitary(found, [0.4]), unitary(expected, [0.4]))
+    assert found == expected
+
+
 def measured_early():
     there = QuantumCircuit(2, 1)
     there.h(0)
@@ -201,6 +224,13 @@ def turned(angle):
     return there
 
 
+def boxed_reset():
+    there = QuantumCircuit(2)
+    with there.box():
+        there.reset(1)
+    return there
+
+
 ADVICE = r"has no definition to expand; qiskit\.transpile\(circuit, basis_gates=\['rx', 'ry', 'rz', 'cx'\]\)"
 REFUSED = {
     "measurement before the end": (
@@ -210,6 +240,7 @@ REFUSED = {
     "reset": (reset(), r"operation 0 \(reset on \(0,\)\): a reset; a circuit here has gates only"),
     "classical control": (controlled(), r"operation 1 \(if_else on \(0,\)\): classical control; a circuit here has"),
     "reset inside": (hidden_reset(), r"operation 0 \(mine on \(2, 1\)\): inside it, reset on \(1,\): a reset"),
+    "reset in a box": (boxed_reset(), r"operation 0 \(box on \(1,\)\): inside it, reset on \(1,\): a reset"),
     "opaque gate": (
         appended(Gate("magic", 2, []), 1, 0),
         rf"operation 1 \(magic on \(1, 0\)\): magic .*{ADVICE}",
@@ -254,6 +285,11 @@ def test_parameters_that_cancel_do_not_count():
 def test_a_parameter_that_is_not_given():
     with pytest.raises(CircuitError, match=r"operation 1 .*the angle 2\*a: a is not among the given parameters"):
         from_qiskit(turned(2 * A), [B])
+
+
+def test_a_parameter_that_is_given_twice():
+    with pytest.raises(CircuitError, match="`parameters` must be different; given more than once: a"):
+        from_qiskit(turned(2 * A), [A, B, A])
 
 
 def test_the_package_is_imported_without_qiskit():
