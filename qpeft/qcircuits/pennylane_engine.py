@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,27 +35,33 @@ _DENSITY_MATRICES = ("default.mixed",)  # hold 4**N numbers
 _CIRCUITS_REMEMBERED = 256
 
 
+@lru_cache(_CIRCUITS_REMEMBERED)
+def _function(circuit: Circuit) -> Callable[..., None]:
+    """The circuit's function, which every row of a batch calls."""
+    return to_pennylane(circuit)
+
+
 class PennyLaneEngine(BlackBoxEngine):
     """Probabilities from a PennyLane device, in double precision on the CPU.
 
-    "backprop" and "adjoint" are methods of the device, without shots. "backprop" is there on `default.qubit`, where a
-    batch runs as one broadcast circuit; on `default.mixed` PennyLane 0.45 gets some gradients wrong by it. The adjoint
-    method has no probabilities on most devices, so it differentiates the expectation of the diagonal observable whose
-    values are the cotangent, which has the same gradient: one pass a row. The others ("parameter-shift",
-    "finite-diff", "spsa", "hadamard") are PennyLane's transforms, which run two circuits or more for each angle (a few
-    in all for "spsa") and hold the Jacobian of a row, P x 2**N numbers. "best" is the first of "backprop", "adjoint"
-    and "parameter-shift" that there is: "backprop" on `default.qubit`, "adjoint" on `lightning.qubit`,
-    "parameter-shift" on `default.mixed` and with shots.
+    "backprop" and "adjoint" are methods of the device, for gradients without shots. "backprop" is there on
+    `default.qubit`, where a batch runs as one broadcast circuit; on `default.mixed` PennyLane 0.45 gets some gradients
+    wrong by it. The adjoint method has no probabilities on most devices, so it differentiates the expectation of the
+    diagonal observable whose values are the cotangent, which has the same gradient: one pass a row. The others
+    ("parameter-shift", "finite-diff", "spsa", "hadamard") are PennyLane's transforms, which run two circuits or more
+    for each angle (a few in all for "spsa") and hold the Jacobian of a row, P x 2**N numbers. "best" is the first of
+    "backprop", "adjoint" and "parameter-shift" that there is: "backprop" on `default.qubit`, "adjoint" on
+    `lightning.qubit`, "parameter-shift" on `default.mixed` and with shots, be it those of the gradient alone.
 
     Args:
         device: Name of a device, of a plugin too: one of `qml.plugin_devices`.
         shots: Measurements of each circuit, e.g. 4096 or "10x" (10 * 2**N); None for exact probabilities.
         diff_method: One of `DIFF_METHODS`. With shots, "spsa" and "finite-diff" take steps of 0.1, which lift the
-            difference above the shot noise.
-        gradient_shots: Measurements of each circuit of a gradient that is not the device's own; `shots` if None.
+            difference above the shot noise; a device of single precision takes 0.01 in "finite-diff".
+        gradient_shots: Measurements of each circuit of a gradient; `shots` if None.
         seed: Decides every sample together with the number of the call. A device that takes no `seed` (most hardware)
             draws as it likes.
-        **device_options: What else `qml.device` gets.
+        **device_options: What else `qml.device` gets. Copies of the engine share them: some hold a connection.
 
     Raises:
         MissingExtraError: PennyLane is not installed.
@@ -86,6 +94,12 @@ class PennyLaneEngine(BlackBoxEngine):
 
     def __getstate__(self) -> dict[str, Any]:  # devices are not all made to be copied
         return self.__dict__ | {"_devices": {}, "_methods": {}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PennyLaneEngine:
+        other = memo[id(self)] = type(self).__new__(type(self))
+        state = self.__getstate__() | {"device_options": None}
+        other.__dict__ = copy.deepcopy(state, memo) | {"device_options": dict(self.device_options)}
+        return other
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
@@ -122,7 +136,12 @@ class PennyLaneEngine(BlackBoxEngine):
         phi, upstream = plain.expand(angles.to("cpu", torch.float64)).numpy(), cotangent.to("cpu", torch.float64)
         differentiate = self._adjoint if self._method(circuit) == "adjoint" else self._transformed(circuit, call)
         for row, out in enumerate(gradient):
-            derivative = differentiate(plain.circuit, phi[row], upstream[row].numpy(), trainable)
+            try:
+                derivative = differentiate(plain.circuit, phi[row], upstream[row].numpy(), trainable)
+            except EngineError:
+                raise
+            except Exception as error:  # whatever a transform raises
+                raise self._refused(error) from error
             out.copy_(torch.as_tensor(derivative, dtype=torch.float64))
         scales = [foreign_gate(turning[place].gate, "pennylane").scale for place in trainable]
         in_our_angles = gradient * torch.tensor(scales, dtype=torch.float64)
@@ -149,7 +168,8 @@ class PennyLaneEngine(BlackBoxEngine):
         method, shots = self._method(circuit), self._number(self.gradient_shots, circuit)
         wires = circuit.num_qubits + (method == "hadamard")
         device = self._device(wires, None if shots is None else self.draws.stream(call, Purpose.GRADIENT))
-        transform, options = self._transform(method, shots, wires, self.draws.stream(call, Purpose.DIRECTION))
+        single = np.finfo(getattr(device, "c_dtype", np.complex128)).bits == 32
+        transform, options = self._transform(method, shots, wires, self.draws.stream(call, Purpose.DIRECTION), single)
 
         def differentiate(plain: Circuit, phi: Any, cotangent: Any, trainable: list[int]) -> Any:
             tape = self._tape(plain, phi, shots)
@@ -159,35 +179,37 @@ class PennyLaneEngine(BlackBoxEngine):
 
         return differentiate
 
-    def _transform(self, method: str, shots: int | None, num_wires: int, stream: Stream) -> tuple[Any, dict[str, Any]]:
+    def _transform(
+        self, method: str, shots: int | None, num_wires: int, stream: Stream, single: bool
+    ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
         """PennyLane's transform of a tape into those of its gradient, and its options."""
         gradients = self._qml.gradients
         if method == "hadamard":
             return gradients.hadamard_grad, {
                 "aux_wire": num_wires - 1, "device_wires": self._qml.wires.Wires(range(num_wires))
             }  # fmt: skip
+        step = SPSA_STEP_EXACT if shots is None else SPSA_STEP_SAMPLED
         if method == "spsa":
-            step = SPSA_STEP_EXACT if shots is None else SPSA_STEP_SAMPLED
             return gradients.spsa_grad, {"h": step, "sampler_rng": stream.generator()}
         if method == "finite-diff":
-            sampled = {"h": SPSA_STEP_SAMPLED, "approx_order": 2, "strategy": "center"}
-            return gradients.finite_diff, {} if shots is None else sampled
+            # PennyLane's own step of 1e-7 is for exact values in double precision.
+            wide = {"h": step, "approx_order": 2, "strategy": "center"}
+            return gradients.finite_diff, wide if single or shots is not None else {}
         return gradients.param_shift, {}
 
     def _tape(self, circuit: Circuit, angles: Any, shots: int | None, measurement: Any = None) -> Any:
         """A tape that measures all qubits, whose parameters are the angles of the gates in order."""
         qml = self._qml
         with qml.queuing.AnnotatedQueue() as queue:
-            to_pennylane(circuit)(angles)
+            _function(circuit)(angles)
         measured = measurement or qml.probs(wires=range(circuit.num_qubits))
         return qml.tape.QuantumScript(queue.queue, [measured], shots=shots)
 
     def _execute(self, tapes: Any, device: Any, method: str | None = None) -> Any:
         # Without its cache, which answers equal circuits with one and the same sample.
-        errors = self._qml.exceptions
         try:
             return self._qml.execute(tapes, device, diff_method=method, cache=False)
-        except (errors.DeviceError, errors.QuantumFunctionError) as error:
+        except Exception as error:  # whatever a plugin raises
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> EngineError:
@@ -237,7 +259,7 @@ class PennyLaneEngine(BlackBoxEngine):
             measured = qml.expval(qml.Z(0)) if method == "adjoint" else None
             possible = method == "adjoint" or self.device in _BROADCASTING
             return (
-                shots is None
+                self.gradient_shots is None  # so there are no shots either
                 and possible
                 and bool(device.supports_derivatives(config, self._tape(circuit, zeros, None, measured)))
             )
@@ -252,6 +274,8 @@ class PennyLaneEngine(BlackBoxEngine):
             return available[0]
         if self.diff_method not in available:
             measured = "exact probabilities" if self.shots is None else f"{self.shots} shots"
+            if self.gradient_shots != self.shots:
+                measured += f" and gradient_shots={self.gradient_shots}"
             raise EngineError(
                 f"PennyLane device {self.device!r} does not support diff_method {self.diff_method!r} with {measured}; "
                 f"available: best, {', '.join(available)}"

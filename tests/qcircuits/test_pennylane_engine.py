@@ -12,7 +12,8 @@ from qiskit_reference import final_state, random_circuit
 from qpeft.engines import get_engine
 from qpeft.errors import ConfigError, EngineError
 from qpeft.extras import MissingExtraError
-from qpeft.qcircuits import CircuitBuilder, StatevectorEngine, Surrogate, ansatz
+from qpeft.qcircuits import CircuitBuilder, StatevectorEngine, Surrogate, ansatz, pennylane_engine
+from qpeft.qcircuits.interop import to_pennylane
 from qpeft.qcircuits.pennylane_engine import OF_ANY_DEVICE, PennyLaneEngine
 
 DEVICES = ("default.qubit", "lightning.qubit", "default.mixed", "reference.qubit")
@@ -154,6 +155,55 @@ def test_gradient_shots_are_those_of_the_gradient():
     torch.testing.assert_close(gradient, right, atol=1e-2, rtol=0)
 
 
+@pytest.mark.parametrize("method", ["best", *OF_ANY_DEVICE])
+def test_every_method_takes_its_own_shots_beside_exact_probabilities(method):
+    """The value is exact, the gradient is sampled: it depends on the seed, and approaches the exact one."""
+    circuit, weights = ansatz("ry_cnot", 2, 1), torch.tensor([1.0, 0, 0, -1], dtype=torch.float64)
+    angles = numbers(2)
+
+    def gradient(**options):
+        engine = PennyLaneEngine(diff_method=method, **options)
+        value, slope = value_and_gradient(engine, circuit, angles, weights)
+        torch.testing.assert_close(value, StatevectorEngine().probabilities(circuit, angles).detach())
+        return slope
+
+    assert torch.equal(gradient(gradient_shots=1000), gradient(gradient_shots=1000))
+    assert not torch.equal(gradient(gradient_shots=1000), gradient(gradient_shots=1000, seed=1))
+    if method != "spsa":  # whose single estimate is far from the mean anyway
+        exact = value_and_gradient(StatevectorEngine(), circuit, angles, weights)[1]
+        # More than 5 standard errors of the widest, a difference of two means of 1e6 over 2*0.1 (0.007), and its bias.
+        torch.testing.assert_close(gradient(gradient_shots=10**6), exact, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(("device", "method"), [("default.qubit", "backprop"), ("lightning.qubit", "adjoint")])
+def test_methods_of_the_device_measure_nothing(device, method):
+    engine = PennyLaneEngine(device, diff_method=method, gradient_shots=100)
+    message = f"does not support diff_method '{method}' with exact probabilities and gradient_shots=100"
+    with pytest.raises(EngineError, match=message):
+        engine.probabilities(CIRCUIT, numbers(CIRCUIT.num_parameters))
+
+
+@pytest.mark.parametrize("method", ["best", *(method for method in OF_ANY_DEVICE if method != "spsa")])
+def test_gradients_in_single_precision(method):
+    """A difference over 2*0.01 has an error of 0.01**2/6 and one of 1e-7/0.02, each about 1e-5."""
+    engine = PennyLaneEngine("lightning.qubit", c_dtype=np.complex64, diff_method=method)
+    angles, weights = numbers(CIRCUIT.num_parameters), numbers(8, requires_grad=False)
+    gradient = value_and_gradient(engine, CIRCUIT, angles, weights)[1]
+    right = value_and_gradient(StatevectorEngine(), CIRCUIT, angles, weights)[1]
+    torch.testing.assert_close(gradient, right, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["adjoint", "parameter-shift"])
+def test_a_circuit_is_converted_once_for_all_rows(method, monkeypatch):
+    made = []
+    monkeypatch.setattr(pennylane_engine, "to_pennylane", lambda circuit: made.append(circuit) or to_pennylane(circuit))
+    pennylane_engine._function.cache_clear()
+    engine = PennyLaneEngine("lightning.qubit", diff_method=method)
+    for _ in range(2):
+        value_and_gradient(engine, CIRCUIT, numbers(5, CIRCUIT.num_parameters), numbers(8, requires_grad=False))
+    assert len(made) == len(set(made))
+
+
 @pytest.mark.parametrize(
     ("device", "shots", "method"),
     [("default.qubit", None, "backprop"), ("default.qubit", 100, "parameter-shift"),
@@ -192,6 +242,25 @@ def test_copies_and_description(device):
     }  # fmt: skip
 
 
+class Connection:
+    """What some devices are given: nothing that can be copied."""
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a connection is no data")
+
+
+def test_copies_share_what_the_device_is_given():
+    connection = Connection()
+    engine = PennyLaneEngine("lightning.qubit", shots=10, seed=3, batch_obs=connection)
+    engine.draws.call = 5
+    both = copy.deepcopy([engine, engine])
+    assert both[0] is both[1]
+    other = both[0]
+    assert other.device_options == {"batch_obs": connection}
+    assert other.draws is not engine.draws
+    assert (other.draws.call, other.describe()) == (5, engine.describe())
+
+
 def test_devices_get_their_options():
     engine = PennyLaneEngine("lightning.qubit", c_dtype=np.complex64)
     exact = PennyLaneEngine("lightning.qubit").probabilities(CIRCUIT, numbers(CIRCUIT.num_parameters))
@@ -222,6 +291,23 @@ def test_what_cannot_be_is_refused_before_work():
         PennyLaneEngine("default.mixed").check(ansatz("ry_cnot", 20, 1))
     with pytest.raises(EngineError, match="the circuit has 2 angles"):
         PennyLaneEngine().probabilities(ansatz("ry_cnot", 2, 1), torch.zeros(3))
+
+
+def test_what_a_device_raises_at_work_is_an_engine_error():
+    """PennyLane 0.45's own mistake: it takes a readout_prob and then iterates over the number."""
+    with pytest.raises(EngineError, match=r"'default.mixed' cannot run the circuit: 'float' object"):
+        PennyLaneEngine("default.mixed", readout_prob=0.1).probabilities(CIRCUIT, numbers(CIRCUIT.num_parameters))
+
+
+def test_what_a_transform_raises_is_an_engine_error(monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("nothing")
+
+    monkeypatch.setattr("pennylane.gradients.vjp", broken)
+    angles = numbers(CIRCUIT.num_parameters)
+    values = PennyLaneEngine(diff_method="hadamard").probabilities(CIRCUIT, angles)
+    with pytest.raises(EngineError, match=r"'default.qubit' cannot run the circuit: nothing"):
+        values[0].backward()
 
 
 def test_a_device_that_only_refuses_at_work_is_an_engine_error():
