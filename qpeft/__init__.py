@@ -4,7 +4,7 @@
 
 * circuits: `Circuit`, `CircuitBuilder`, `Angle`, `ansatz`, `n_local`, `register_ansatz`
 * engines: `get_engine` and `register_engine`; `StatevectorEngine`, `SampledEngine`, `Surrogate`; with their packages
-  `AerEngine`, `SamplerEngine`, `PennyLaneEngine`, `TorchQuantumEngine`
+  `AerEngine`, `QiskitSamplerEngine`, `PennyLaneEngine`, `TorchQuantumEngine`
 * generator: `QPAGenerator`, `QPASpec`
 * adapters (these need transformers and peft): `QPAConfig`, `QPAModel`, `export_lora`
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from qpeft.qcircuits.aer_engine import AerEngine
     from qpeft.qcircuits.pennylane_engine import PennyLaneEngine
-    from qpeft.qcircuits.sampler_engine import SamplerEngine
+    from qpeft.qcircuits.sampler_engine import QiskitSamplerEngine
     from qpeft.qcircuits.torchquantum_engine import TorchQuantumEngine
 
 __version__ = "0.1.0"
@@ -45,7 +45,7 @@ _HOMES = {
     ),
     "qpeft.qcircuits.aer_engine": ("AerEngine",),
     "qpeft.qcircuits.pennylane_engine": ("PennyLaneEngine",),
-    "qpeft.qcircuits.sampler_engine": ("SamplerEngine",),
+    "qpeft.qcircuits.sampler_engine": ("QiskitSamplerEngine",),
     "qpeft.qcircuits.torchquantum_engine": ("TorchQuantumEngine",),
     "qpeft.engines": ("get_engine", "register_engine"),
     "qpeft.generators": ("QPAGenerator", "QPASpec"),
@@ -55,7 +55,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAGenerator", "QPAModel",
-    "QPASpec", "SampledEngine", "SamplerEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
+    "QPASpec", "QiskitSamplerEngine", "SampledEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
     "export_lora", "get_engine", "n_local", "register_ansatz", "register_engine",
 ]  # fmt: skip
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from qpeft.errors import ConfigError, UnknownNameError, unknown_name
-from qpeft.extras import MissingExtraError, is_installed
+from qpeft.extras import MissingExtraError, is_installed, require
 from qpeft.qcircuits import Engine, SampledEngine, Shots, StatevectorEngine, Surrogate
 from qpeft.qcircuits.seeding import Draws
 from qpeft.qcircuits.torchquantum_engine import INSTALL as TORCHQUANTUM_INSTALL
@@ -48,7 +49,10 @@ class EngineName:
         if known not in ENGINES:
             raise UnknownNameError(f"{unknown}. An engine is {GRAMMAR}")
         entry = ENGINES[known]
-        shots = None if found["shots"] is None else Shots.of(found["shots"])
+        try:
+            shots = None if found["shots"] is None else Shots.of(found["shots"])
+        except ConfigError as error:
+            raise ConfigError(f"engine {text!r}: {error}") from error
         name = cls(found["name"], found["device"], shots)
         if name.device is not None and entry.device is None:
             raise ConfigError(f"engine {text!r}: {name.name!r} takes no @DEVICE")
@@ -136,31 +140,44 @@ def _torchquantum(name: EngineName, options: EngineOptions) -> Engine:
 
 def _hardware(name: EngineName, options: EngineOptions) -> Engine:
     from qpeft.noise import devices
-    from qpeft.qcircuits.sampler_engine import SamplerEngine
+    from qpeft.qcircuits.sampler_engine import QiskitSamplerEngine
 
     assert name.device is not None and name.shots is not None  # both required by the grammar
-    find = devices.snapshot if name.device.startswith("fake_") else devices.live
-    return SamplerEngine.on_backend(
-        find(name.device), name.shots, diff_method=options.diff_method, gradient_shots=options.gradient_shots,
+    if name.device.startswith("fake_"):
+        require("qiskit_aer", "ibm", f"engine {str(name)!r}")  # else the local mode runs it without noise
+        backend = devices.snapshot(name.device)
+    else:
+        backend = devices.live(name.device)
+    return QiskitSamplerEngine.on_backend(
+        backend, name.shots, diff_method=options.diff_method, gradient_shots=options.gradient_shots,
         seed=options.seed,
     )  # fmt: skip
 
 
 def _aer(name: EngineName, options: EngineOptions) -> Engine:
-    from qpeft.noise.devices import snapshot
+    from qpeft.noise.aer_engine import NoisyAerEngine
+    from qpeft.noise.device import device
+    from qpeft.noise.pauli_transfer import PauliTransferEngine
     from qpeft.qcircuits.aer_engine import AerEngine
 
+    given: dict[str, Any] = {"shots": name.shots, "seed": options.seed}
     if options.diff_method != "straight-through":
-        return AerEngine(
-            name.shots, backend=None if name.device is None else snapshot(name.device),
-            diff_method=options.diff_method, gradient_shots=options.gradient_shots, seed=options.seed,
-        )  # fmt: skip
-    if name.device is not None:
-        raise ConfigError(
-            f"diff_method 'straight-through' takes the gradient of the noiseless circuit, which is not that of "
-            f"{str(name)!r}; use 'parameter-shift' or 'spsa'"
-        )
-    return Surrogate(AerEngine(name.shots, seed=options.seed), StatevectorEngine())
+        given |= {"diff_method": options.diff_method, "gradient_shots": options.gradient_shots}
+        return AerEngine(**given) if name.device is None else NoisyAerEngine(device(name.device), **given)
+    if name.device is None:
+        return Surrogate(AerEngine(**given), StatevectorEngine())
+    return Surrogate(NoisyAerEngine(device(name.device), **given), PauliTransferEngine(device(name.device)))
+
+
+def _pauli(name: EngineName, options: EngineOptions) -> Engine:
+    from qpeft.noise.device import device
+    from qpeft.noise.pauli_transfer import PauliTransferEngine
+
+    assert name.device is not None  # required by the grammar
+    engine = PauliTransferEngine(device(name.device))
+    if name.shots is None:
+        return engine
+    return SampledEngine(engine, name.shots, options.diff_method, options.gradient_shots, options.seed)
 
 
 ENGINES: Registry[EngineEntry] = Registry(
@@ -169,6 +186,11 @@ ENGINES: Registry[EngineEntry] = Registry(
         "exact": EngineEntry(
             _exact, "exact statevector in torch", ("adjoint", "backprop"),
             ("straight-through", "parameter-shift", "spsa"),
+        ),
+        "pauli": EngineEntry(
+            _pauli, "a device's noise, exact: Pauli transfer matrices in torch", ("adjoint",),
+            ("straight-through", "parameter-shift", "spsa"), device="an IBM device, e.g. ibm_torino", needs_device=True,
+            packages=("qiskit_ibm_runtime", "qiskit_aer"), install='pip install "qpeft[ibm]"',
         ),
         "aer": EngineEntry(
             _aer, "Qiskit Aer, without noise or with a device's", ("parameter-shift", "spsa", "straight-through"),
@@ -187,9 +209,9 @@ ENGINES: Registry[EngineEntry] = Registry(
             packages=("torchquantum",), install=TORCHQUANTUM_INSTALL,
         ),
         "hardware": EngineEntry(
-            _hardware, "an IBM device, or its snapshot (fake_...) in the runtime's local mode", (),
-            ("parameter-shift", "spsa"), device="a device, e.g. ibm_fez or fake_fez", needs_device=True,
-            packages=("qiskit_ibm_runtime", "qiskit_aer"), install='pip install "qpeft[ibm]"',
+            _hardware, "an IBM device; fake_... tries out the runtime's local mode (to simulate a device use aer@...)",
+            (), ("parameter-shift", "spsa"), device="a device, e.g. ibm_fez or fake_fez", needs_device=True,
+            packages=("qiskit_ibm_runtime",), install='pip install "qpeft[ibm]"',
         ),
     },
 )  # fmt: skip

@@ -47,7 +47,7 @@ class RunError(QpeftError):
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     """The sentence for a name that is not in a registry: what was given, the nearest names, all names."""
     names = list(allowed)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     listed = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
     return f"unknown {kind} {name!r}.{hint} Available: {listed}"

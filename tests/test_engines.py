@@ -10,7 +10,10 @@ from qpeft.errors import ConfigError, EngineError
 from qpeft.extras import MissingExtraError
 from qpeft.qcircuits import Engine, SampledEngine, Shots, StatevectorEngine, Surrogate, ansatz
 
-EXACT_HERE = [name for name, entry in ENGINES.items() if entry.diff_methods and entry.is_installed]
+EXACT_HERE = [
+    name for name, entry in ENGINES.items() if entry.diff_methods and not entry.needs_device and entry.is_installed
+]
+ON_DEVICES = ["pauli@ibm_torino", "aer@ibm_fez"]
 SAMPLED_HERE = [
     name for name, entry in ENGINES.items()
     if entry.sampled_diff_methods and not entry.needs_device and entry.is_installed
@@ -22,7 +25,7 @@ def own_registry(monkeypatch):
     monkeypatch.setattr(ENGINES, "_entries", dict(ENGINES._entries))
 
 
-@pytest.mark.parametrize("text", [*EXACT_HERE, *(f"{name}:40x" for name in SAMPLED_HERE)])
+@pytest.mark.parametrize("text", [*EXACT_HERE, *ON_DEVICES, *(f"{name}:40x" for name in (*SAMPLED_HERE, *ON_DEVICES))])
 def test_every_engine_answers_the_same_question(text):
     engine = get_engine(text)
     assert isinstance(engine, Engine)
@@ -192,3 +195,23 @@ def test_a_name_outside_the_grammar_is_refused(own_registry, name):
 @pytest.mark.skipif("aer" not in EXACT_HERE, reason="qiskit-aer is not installed")
 def test_straight_through_aer_is_a_surrogate():
     assert isinstance(get_engine("aer:10x", "straight-through"), Surrogate)
+
+
+@pytest.mark.parametrize("shots", ["", ":100"])
+def test_aer_on_a_device_takes_the_gradient_of_the_exact_noise(shots):
+    straight = get_engine(f"aer@ibm_torino{shots}", "straight-through", seed=3)
+    shifted = get_engine(f"aer@ibm_torino{shots}", "parameter-shift", seed=3)
+    circuit = ansatz("ry_cnot", 3, 1)
+    angles = torch.linspace(-1, 1, 3, dtype=torch.float64, requires_grad=True)
+    first, second = straight.probabilities(circuit, angles), shifted.probabilities(circuit, angles)
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
+    (ours,) = torch.autograd.grad(first[1], angles)
+    (exact,) = torch.autograd.grad(get_engine("pauli@ibm_torino").probabilities(circuit, angles)[1], angles)
+    torch.testing.assert_close(ours, exact, rtol=0, atol=1e-12)
+
+
+def test_a_device_that_is_none_is_named_before_work():
+    with pytest.raises(ConfigError, match=r"unknown device 'ibm_torono'. Did you mean .*'ibm_torino'"):
+        get_engine("pauli@ibm_torono:20x")
+    with pytest.raises(ConfigError, match=r"give an IBM device, e.g. ibm_torino as pauli@DEVICE"):
+        get_engine("pauli")

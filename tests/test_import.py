@@ -8,7 +8,7 @@ import qpeft
 
 PUBLIC = {
     "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAGenerator", "QPAModel",
-    "QPASpec", "SampledEngine", "SamplerEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
+    "QPASpec", "QiskitSamplerEngine", "SampledEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
     "export_lora", "get_engine", "n_local", "register_ansatz", "register_engine",
 }  # fmt: skip
 OPTIONAL = {

@@ -35,10 +35,13 @@ def test_the_examples_run_in_order(names, capsys):
 
 def test_the_engine_of_ones_own(names, monkeypatch, capsys):
     monkeypatch.setattr(ENGINES, "_entries", dict(ENGINES))
-    hardware, own = blocks(ENGINES_PAGE)
+    noise, hardware, named, own = blocks(ENGINES_PAGE)
     assert "QiskitRuntimeService()" in hardware  # needs an account
-    exec(compile(own, str(ENGINES_PAGE), "exec"), names)
-    assert float(capsys.readouterr().out) < 1e-6
+    for block in (noise, named, own):
+        exec(compile(block, str(ENGINES_PAGE), "exec"), names)
+    date, *name, deviation = capsys.readouterr().out.split()
+    assert date == "2025-02-26" and " ".join(name) == "0.5 x fake_torino[0, 1, 2, 3]"
+    assert float(deviation) < 1e-6
     assert names["engine"].diff_method == "spsa"
 
 

@@ -114,6 +114,11 @@ class QPAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
             raise ConfigError("give chunk_size or budget, not both: the budget chooses the chunk size")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed is {self.seed!r}; it must be a whole number of at least 0")
+        if not isinstance(self.engine, str):
+            raise ConfigError(
+                f"engine is a {type(self.engine).__name__}; give the name of a registered engine, since the config is "
+                "saved as a file: qpeft.register_engine gives an engine of your own a name"
+            )
         check_engine(self.engine, self.diff_method, self.gradient_shots, self.seed)
 
     def _check_types(self) -> None:

@@ -14,6 +14,7 @@ from qpeft.errors import ConfigError, EngineError, unknown_name
 from qpeft.qcircuits.circuit import Circuit
 from qpeft.qcircuits.engine import Engine, check_angles
 from qpeft.qcircuits.gradients import checked_blocks, parameter_shift_vjp, spsa_vjp, unshared
+from qpeft.qcircuits.memory import require_bytes
 from qpeft.qcircuits.seeding import Draws, Purpose, Stream
 from qpeft.qcircuits.shots import Shots
 
@@ -67,6 +68,8 @@ class BlackBoxEngine(Engine):
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
         """See `Engine.probabilities`."""
         check_angles(circuit, angles)
+        if not angles.isfinite().all():  # simulators answer such angles with plausible numbers
+            raise EngineError("the angles are not finite; if training made them so, lower the learning rate")
         self.check(circuit, angles.dtype, angles.device)
         call, plain = self.draws.next(), unshared(circuit)
         leading, dim = angles.shape[:-1], 2**circuit.num_qubits
@@ -83,6 +86,13 @@ class BlackBoxEngine(Engine):
 
         out: Tensor = _Estimated.apply(angles, values.view(*leading, dim), vjp, self.diff_method)  # type: ignore[no-untyped-call]
         return out
+
+    def check(self, circuit: Circuit, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        """Raises `EngineError` if one row of probabilities does not fit into memory."""
+        require_bytes(
+            dtype.itemsize << circuit.num_qubits, torch.device(device),
+            f"2**{circuit.num_qubits} probabilities", "Use fewer qubits (for QPA: a larger chunk size)",
+        )  # fmt: skip
 
     def _vjp(self, circuit: Circuit, angles: Tensor, cotangent: Tensor, call: int) -> Tensor:
         shots, stream = self._number(self.gradient_shots, circuit), self.draws.stream(call, Purpose.GRADIENT)

@@ -39,7 +39,7 @@ STEP = 1e-5  # radians; of the finite differences, right to about 1e-9
 
 
 def assert_engine_conforms(
-    engine: Engine, reference: Reference | None = None, tolerance: float = 1e-6, *,
+    engine: Engine, reference: Engine | Reference | None = None, tolerance: float = 1e-6, *,
     shots: Shots | int | str | None = None, gradient: Literal["exact", "sampled", "stochastic"] = "exact",
     gradient_shots: Shots | int | str | None = None, max_qubits: int = QUBITS[-1], device: torch.device | str = "cpu",
 ) -> float:  # fmt: skip
@@ -61,7 +61,8 @@ def assert_engine_conforms(
 
     Args:
         engine: The engine.
-        reference: What is right: (circuit, angles (P,) float64) -> probabilities. `StatevectorEngine` if None.
+        reference: What is right: an engine, or (circuit, angles (P,) float64 numpy) -> probabilities.
+            `StatevectorEngine` if None.
         tolerance: Largest absolute deviation of a probability or a gradient, beside that of sampling.
         shots: Measurements of each circuit; None if the engine gives exact probabilities.
         gradient: "exact"; "sampled" for parameter-shift with finite shots; "stochastic" for a random direction (SPSA),
@@ -93,7 +94,8 @@ def assert_engine_conforms(
     if max_qubits < 1:
         raise ConfigError(f"max_qubits is {max_qubits}; at least 1 is needed")
     suite = _Suite(
-        engine, reference or _exact, tolerance, None if shots is None else Shots.of(shots), gradient,
+        engine, _as_function(reference or StatevectorEngine()), tolerance,
+        None if shots is None else Shots.of(shots), gradient,
         None if gradient_shots is None else Shots.of(gradient_shots),
         torch.device(device), [case for n in QUBITS if n <= max_qubits for case in cases(n)],
     )  # fmt: skip
@@ -106,8 +108,15 @@ def assert_engine_conforms(
     return suite.deviation
 
 
-def _exact(circuit: Circuit, angles: npt.NDArray[np.float64]) -> npt.ArrayLike:
-    return StatevectorEngine().probabilities(circuit, torch.from_numpy(angles)).numpy()
+def _as_function(reference: Engine | Reference) -> Reference:
+    if not isinstance(reference, Engine):
+        return reference
+    engine = reference
+
+    def right(circuit: Circuit, angles: npt.NDArray[np.float64]) -> npt.ArrayLike:
+        return engine.probabilities(circuit, torch.from_numpy(angles)).detach().numpy()
+
+    return right
 
 
 @dataclass

@@ -64,6 +64,11 @@ def require_engine(given: object, what: str) -> None:
 
 def check_angles(circuit: Circuit, angles: Tensor) -> None:
     """Raises `EngineError` unless `angles` are (..., P) of a dtype that engines take."""
+    if not isinstance(circuit, Circuit) or not isinstance(angles, Tensor):
+        raise EngineError(
+            f"expected a qpeft Circuit and a torch.Tensor of angles; given {type(circuit).__name__} and "
+            f"{type(angles).__name__}"
+        )
     if angles.ndim == 0 or angles.shape[-1] != circuit.num_parameters:
         raise EngineError(
             f"the circuit has {circuit.num_parameters} angles; given a tensor of shape {tuple(angles.shape)}, "

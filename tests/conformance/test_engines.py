@@ -43,22 +43,22 @@ def _aer(**options):
 
 
 def _statevector_sampler(shots):
-    from qpeft.qcircuits.sampler_engine import SamplerEngine
+    from qpeft.qcircuits.sampler_engine import QiskitSamplerEngine
 
     sampler = StatevectorSampler()
 
     def reseed(number):  # a generator, since an integer draws equal numbers for each circuit of a job
         sampler._seed = np.random.default_rng(number)
 
-    return SamplerEngine(sampler, shots, reseed=reseed)
+    return QiskitSamplerEngine(sampler, shots, reseed=reseed)
 
 
 def _local_mode(shots):
     from qiskit_aer import AerSimulator
 
-    from qpeft.qcircuits.sampler_engine import SamplerEngine
+    from qpeft.qcircuits.sampler_engine import QiskitSamplerEngine
 
-    return SamplerEngine.on_backend(AerSimulator(), shots)
+    return QiskitSamplerEngine.on_backend(AerSimulator(), shots)
 
 
 def named(text, gradient="exact", max_qubits=5, **options):
