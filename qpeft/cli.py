@@ -110,13 +110,13 @@ def compare(
         console.print("Interrupted. The comparison goes on with --resume; finished runs are not repeated.")
         raise typer.Exit(130) from None
     header, rows = shown_table(found)
+    shown = [place for place, column in enumerate(header) if column not in ("trained", "runs")]  # report.md has all
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for place, column in enumerate(header):
-        spread = any("±" in row[place] for row in rows)  # where a narrow terminal may break lines
-        title = column if spread else column.replace(" ", "\n")
-        table.add_column(title, justify="left" if column in planned.varied else "right", no_wrap=not spread)
+    for place in shown:
+        is_key = header[place] in planned.varied
+        table.add_column(Text(header[place]), justify="left" if is_key else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(row[place]) for place in shown))
     console.print(table)
     console.print(f"Report, tables and plots: {found.folder}", highlight=False, markup=False)
     if found.failed:

@@ -124,7 +124,8 @@ def shown_table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str
         seconds = spreads["seconds_per_step"].mean
         failed = f" ({len(summary.failures)} failed)" if summary.failures else ""
         rows.append((
-            *map(value_text, summary.combination.values.values()), spreads["bits_per_byte"].text(".4f"),
+            *map(value_text, summary.combination.values.values()),
+            spreads["bits_per_byte"].text(".4f") if summary.metrics else "failed",
             "–" if summary.combination.label == first else spreads["difference"].text("+.4f"),
             spreads["exact_bits_per_byte"].mean_text(".4f"), spreads["total_variation"].mean_text(".3f"),
             spreads["fidelity"].mean_text(".3f"),
