@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qpeft.circuit_commands import circuit_app, engines
 from qpeft.errors import QpeftError
 from qpeft.options import build, cli_parameters
+from qpeft.quantum_commands import circuit_app, devices, engines
 from qpeft.training.config import AdapterOptions, TrainConfig
 from qpeft.training.runs import read_settings
 
@@ -183,6 +183,7 @@ def count(
 
 
 app.command(name="engines")(engines)
+app.command(name="devices")(devices)
 app.add_typer(circuit_app, name="circuit")
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from qpeft.circuit_commands import usage
 from qpeft.engines import ENGINES
+from qpeft.quantum_commands import usage
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 ENGINES_PAGE = README.parent / "docs" / "engines.md"

@@ -37,6 +37,11 @@ def snapshot(name: str) -> BackendV2:
     return classes[device]()
 
 
+def snapshot_names() -> list[str]:
+    """The devices whose calibration snapshot is at hand; raises `MissingExtraError` without qiskit-ibm-runtime."""
+    return sorted(_snapshots())
+
+
 def live(name: str) -> BackendV2:
     """The device itself, as IBM's service reports it to the saved account.
 

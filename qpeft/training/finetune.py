@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from qpeft.adapters import Exported, export_lora
-from qpeft.adapters.methods import peft_config
+from qpeft.adapters import Exported, QPAConfig, export_lora
+from qpeft.adapters.methods import check_settings, peft_config
 from qpeft.adapters.peft_internals import resolve_targets
 from qpeft.adapters.regenerate import LAST_SAMPLE, deviation, with_exact_weights
 from qpeft.errors import ConfigError, RunError
@@ -95,7 +95,11 @@ def add_adapter(model: nn.Module, config: TrainConfig) -> PeftModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # we export, never merge
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        return get_peft_model(model, adapter)
+        adapted = get_peft_model(model, adapter)
+    if isinstance(adapter, QPAConfig):
+        with torch.no_grad():  # an engine that cannot run the circuit says so here, before a run's folder exists
+            adapted.base_model.bank()()
+    return adapted
 
 
 def mean_token_loss(outputs: Any, targets: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -128,6 +132,7 @@ def train(
     if folder.finished:
         console.print(f"The run in {folder.path} is finished; nothing is left to do.")
         return Result(folder.path, folder.manifest["metrics"], folder.manifest["curve"], None)
+    check_settings(config.settings)
     prepared = prepared or prepare(config)
     model = add_adapter(prepared.model, config)
     folder.begin()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE
+from qpeft.noise.survey import stale
 from qpeft.training.config import TrainConfig
 
 _WEIGHTS = {
@@ -24,6 +25,11 @@ def warnings_for(metrics: dict[str, Any]) -> list[str]:
             f"{counts['trained']:,}. A circuit saves parameters only in budgets below that; lower --budget, or "
             "raise the target's size"
         )
+    generator = metrics["generator"]
+    for noise, calibrated in sorted(calibrations({} if generator is None else generator["engine"]).items()):
+        warning = stale(calibrated)
+        if warning:
+            found.append(f"noise of {noise}: {warning}")
     if metrics["after"]["unknown_share"] > 0:
         found.append(
             f"{metrics['after']['unknown_share']:.1%} of the test tokens are unknown to the tokeniser; bits per byte "
@@ -31,6 +37,15 @@ def warnings_for(metrics: dict[str, Any]) -> list[str]:
         )
     if metrics["after"]["nats_per_token"] > metrics["before"]["nats_per_token"]:
         found.append("the adapted model predicts the test text worse than before; try a lower learning rate")
+    return found
+
+
+def calibrations(engine: dict[str, Any]) -> dict[str, str | None]:
+    """The devices in an engine's description and the dates of their calibrations; engines may hold engines."""
+    found = {engine["noise"]: engine["calibrated"]} if "calibrated" in engine else {}
+    for part in engine.values():
+        if isinstance(part, dict):
+            found |= calibrations(part)
     return found
 
 

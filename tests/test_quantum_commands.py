@@ -3,11 +3,11 @@ import sys
 
 import pytest
 
-from qpeft.circuit_commands import usage
 from qpeft.cli import main
 from qpeft.engines import ENGINES, EngineEntry
 from qpeft.qcircuits import ANSATZE, Circuit, ansatz
 from qpeft.qcircuits.interop import from_openqasm2, from_openqasm3, from_torchquantum
+from qpeft.quantum_commands import usage
 
 
 @pytest.fixture
@@ -137,3 +137,13 @@ def test_help_teaches(qpeft):
     out = qpeft("--help")[1]
     assert "engines" in out
     assert "circuit" in out
+
+
+def test_devices(qpeft, monkeypatch):
+    monkeypatch.setattr("qpeft.noise.survey.snapshot_names", lambda: ["ibm_manila", "ibm_torino"])
+    code, out, _ = qpeft("devices", "--qubits", 3)
+    assert code == 0
+    assert out.index("ibm_torino") < out.index("ibm_manila")  # the better line first
+    assert "2025-02-26" in out and "best line" in out
+    code, _, told = qpeft("devices", "--qubits", 0)
+    assert code == 2 and "--qubits is 0; it must be at least 1" in told

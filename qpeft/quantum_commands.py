@@ -1,4 +1,4 @@
-"""The commands that look at circuits and engines, without a model: `qpeft engines` and `qpeft circuit`."""
+"""The commands that need no model: `qpeft engines`, `qpeft devices` and `qpeft circuit`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from qpeft.engines import ENGINES, GRAMMAR, EngineEntry
 from qpeft.errors import ConfigError
+from qpeft.noise.devices import snapshot_names
+from qpeft.noise.survey import survey
 from qpeft.qcircuits import ANSATZE
 from qpeft.qcircuits.interop.rendering import FORMATS, render
 
@@ -42,6 +45,38 @@ def engines() -> None:
     for name, entry in ENGINES.items():
         if not entry.is_installed:
             console.print(f"{name} is not installed: {entry.install}", highlight=False, markup=False, soft_wrap=True)
+
+
+def devices(
+    qubits: Annotated[int, typer.Option(help="length of the line of qubits to find on each")] = 8,
+) -> None:
+    """List the devices whose noise can be simulated: what may follow the @ of pauli, aer and hardware.
+
+    Errors are medians of the calibration that ships with qiskit-ibm-runtime; the fidelity is that of the best line of
+    --qubits qubits, each coupler and each readout once. The live device: hardware@NAME, with an IBM account.
+
+    Example: qpeft devices --qubits 5
+    """
+    if qubits < 1:
+        raise ConfigError(f"--qubits is {qubits}; it must be at least 1")
+    table = Table()
+    for column, justify in (
+        ("device", "left"), ("qubits", "right"), ("gate", "left"), ("gate error", "right"), ("readout", "right"),
+        ("calibrated", "left"), (f"best line of {qubits}", "left"), ("fidelity", "right"),
+    ):  # fmt: skip
+        table.add_column(column, justify="right" if justify == "right" else "left")
+    rows = list(track(survey(qubits), "Reading calibrations", len(snapshot_names()), console=console, transient=True))
+    for row in sorted(rows, key=lambda row: (-(row.fidelity or 0.0), row.name)):
+        table.add_row(
+            row.name, str(row.num_qubits), row.gate, _percent(row.pair_error), _percent(row.readout_error),
+            row.calibrated or "unknown", "none" if row.line is None else " ".join(map(str, row.line)),
+            "" if row.fidelity is None else f"{row.fidelity:.2f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _percent(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.2%}"
 
 
 @circuit_app.command(name="list")
