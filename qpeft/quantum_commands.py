@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -59,12 +60,18 @@ def devices(
     """
     if qubits < 1:
         raise ConfigError(f"--qubits is {qubits}; it must be at least 1")
-    table = Table()
-    for column, justify in (
-        ("device", "left"), ("qubits", "right"), ("gate", "left"), ("gate error", "right"), ("readout", "right"),
-        ("calibrated", "left"), (f"best line of {qubits}", "left"), ("fidelity", "right"),
-    ):  # fmt: skip
-        table.add_column(column, justify="right" if justify == "right" else "left")
+    table = Table(box=SIMPLE)
+    for column in (
+        "device",
+        "qubits",
+        "gate",
+        "gate error",
+        "readout",
+        "calibrated",
+        f"best line of {qubits}",
+        "fidelity",
+    ):
+        table.add_column(column, no_wrap=column in ("device", "calibrated"))
     rows = list(track(survey(qubits), "Reading calibrations", len(snapshot_names()), console=console, transient=True))
     for row in sorted(rows, key=lambda row: (-(row.fidelity or 0.0), row.name)):
         table.add_row(

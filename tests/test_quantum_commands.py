@@ -140,10 +140,11 @@ def test_help_teaches(qpeft):
 
 
 def test_devices(qpeft, monkeypatch):
-    monkeypatch.setattr("qpeft.noise.survey.snapshot_names", lambda: ["ibm_manila", "ibm_torino"])
+    for module in ("qpeft.noise.survey", "qpeft.quantum_commands"):
+        monkeypatch.setattr(f"{module}.snapshot_names", lambda: ["ibm_manila", "ibm_torino"])
     code, out, _ = qpeft("devices", "--qubits", 3)
     assert code == 0
     assert out.index("ibm_torino") < out.index("ibm_manila")  # the better line first
-    assert "2025-02-26" in out and "best line" in out
+    assert "2025-02-26" in out and "ibm_fez" not in out
     code, _, told = qpeft("devices", "--qubits", 0)
     assert code == 2 and "--qubits is 0; it must be at least 1" in told

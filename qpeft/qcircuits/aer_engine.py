@@ -148,10 +148,10 @@ class AerEngine(BlackBoxEngine):
 
     def check(self, circuit: Circuit, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         """See `Engine.check`."""
-        super().check(circuit, dtype, device)
         require_qubits(circuit, self.backend)
         for exact in {shots is None for shots in (self.shots, self.gradient_shots)}:
             self._check_memory(circuit.num_qubits, exact)
+        super().check(circuit, dtype, device)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

@@ -95,11 +95,14 @@ def add_adapter(model: nn.Module, config: TrainConfig) -> PeftModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # we export, never merge
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        adapted = get_peft_model(model, adapter)
-    if isinstance(adapter, QPAConfig):
-        with torch.no_grad():  # an engine that cannot run the circuit says so here, before a run's folder exists
-            adapted.base_model.bank()()
-    return adapted
+        return get_peft_model(model, adapter)
+
+
+def _try_engine(model: PeftModel) -> None:
+    """Generates the weights once: an engine that cannot run the circuit says so before the run's folder exists."""
+    if isinstance(model.peft_config["default"], QPAConfig):
+        with torch.no_grad():
+            model.base_model.bank()()
 
 
 def mean_token_loss(outputs: Any, targets: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -135,6 +138,7 @@ def train(
     check_settings(config.settings)
     prepared = prepared or prepare(config)
     model = add_adapter(prepared.model, config)
+    _try_engine(model)
     folder.begin()
     folder.save(resolved=resolved_settings(model, config))
     before = folder.manifest.get("before")

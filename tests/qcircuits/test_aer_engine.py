@@ -556,7 +556,9 @@ def test_check_comes_before_any_work(jobs):
             engine.check(circuit)
         with pytest.raises(EngineError, match=message):
             engine.probabilities(circuit, torch.zeros(num_qubits))
-    AerEngine(method="matrix_product_state").check(ansatz("ry_cnot", 40, 1))
+    AerEngine(method="matrix_product_state").check(ansatz("ry_cnot", 20, 1))
+    with pytest.raises(EngineError, match=r"2\*\*50 probabilities need about"):
+        AerEngine(shots=10).check(ansatz("ry_cnot", 50, 1))
     assert jobs == {"jobs": [], "transpilations": 0}
 
 
@@ -567,9 +569,9 @@ def test_the_names_of_the_registry():
     engine = get_engine("aer@ibm_torino:20x", gradient_shots=100, seed=3)
     described = engine.describe()
     assert json.loads(json.dumps(described)) == described
-    assert (described["backend"], described["shots"], described["gradient_shots"]) == ("fake_torino", "20x", "100")
+    assert (described["noise"], described["shots"], described["gradient_shots"]) == ("fake_torino", "20x", "100")
     assert (described["seed"], described["diff_method"]) == (3, "parameter-shift")
-    assert described["seed_transpiler"] == 0  # the run's seed is of samples alone: the circuit stays the same
+    assert get_engine("aer", seed=3).describe()["seed_transpiler"] == 0  # the seed is of samples, not of circuits
     assert get_engine("aer").describe()["shots"] is None
     assert get_engine("aer:4096", diff_method="spsa").describe()["diff_method"] == "spsa"
     assert AerEngine(noise_model=hand_made()).describe()["noise"] == ["cx", "measure", "rx"]
@@ -584,8 +586,3 @@ def test_straight_through_has_the_exact_gradient(name):
         angles = angles_of(circuit).requires_grad_()
         gradients.append(torch.autograd.grad(each.probabilities(circuit, angles)[0, 3], angles)[0])
     torch.testing.assert_close(*gradients)
-
-
-def test_straight_through_is_not_offered_with_noise():
-    with pytest.raises(ConfigError, match="gradient of the noiseless circuit"):
-        get_engine("aer@ibm_torino:20x", diff_method="straight-through")
