@@ -35,6 +35,8 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/circuit_speed.py
+	$(BIN)/python benchmarks/engine_agreement.py
+	$(BIN)/python benchmarks/noise_speed.py
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict

@@ -73,7 +73,7 @@ def deviation(model: PeftModel, adapter_name: str = "default") -> Deviation | No
     generator, source = _generator(model, adapter_name), circuit_source(model, adapter_name)
     if generator is None or source is None:
         return None
-    generator._choose_sample()  # the one the weights are made of
+    generator.choose_sample()  # the one the weights are made of
     circuit = generator.spec.circuit
     found = source.engine.probabilities(circuit, source.angles)
     return Deviation.between(found, StatevectorEngine().probabilities(circuit, source.angles))

@@ -63,13 +63,14 @@ class QPAGenerator(nn.Module):
         """The mapping network's output, (n_ch, n_mlp), before it is cut and centred."""
         if self.source is None:
             return self.mapping(self.labels)  # type: ignore[no-any-return]
-        self._choose_sample()
+        self.choose_sample()
         features = self.source()
         return self.mapping(torch.cat([self.labels.to(features.dtype), features[:, None]], dim=1))  # type: ignore[no-any-return]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
-    def _choose_sample(self) -> None:
+    def choose_sample(self) -> None:
+        """Makes the engine's next sample the one of the parameters as they are; nothing for an engine that has none."""
         draws = getattr(self.engine, "draws", None)
         if draws is not None:
             draws.call = fingerprint(torch.cat([value.reshape(-1) for value in self.state_dict().values()]))

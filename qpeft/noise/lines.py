@@ -90,6 +90,11 @@ def best_line(
 
     for start in sorted(node):
         extend((start,), node[start])
+    if not best[1] and num_qubits > 1 and not couplers:
+        raise NoiseError(
+            f"the calibration of {name} is incomplete: it states no two-qubit gate with an error below {USELESS}. Use "
+            "another device (qpeft devices)"
+        )
     if not best[1]:
         raise NoiseError(
             f"{name} has no line of {num_qubits} working qubits ({len(node)} qubits, {len(couplers)} couplers below an "

@@ -89,7 +89,7 @@ class PauliTransferEngine(Engine):
             held * states * dtype.itemsize << 2 * circuit.num_qubits, device,
             f"{circuit.num_qubits} qubits under noise ({states} state(s) of 4**{circuit.num_qubits} numbers, "
             f"{held} times)",
-            "Use fewer qubits (for QPA: a larger chunk size), or random trajectories: AerEngine(shots, backend=..., "
+            "Use fewer qubits (for QPA: a larger chunk size), or random trajectories: NoisyAerEngine(noise, shots, "
             "method='statevector')",
         )  # fmt: skip
 

@@ -200,12 +200,12 @@ class TestSampling:
         gen.state_dict()[changed][0] += 1e-6
         gen()
         assert gen.engine.draws.call != call
-        gen._choose_sample()
+        gen.choose_sample()
         assert not torch.equal(gen.source(), before)
 
     def test_the_vector_is_that_of_the_frequencies(self):
         gen = self.sampled(transform="identity")
-        gen._choose_sample()
+        gen.choose_sample()
         shots = 10 * 2**gen.spec.num_qubits
         counts = gen.source() * shots
         torch.testing.assert_close(counts, counts.round(), rtol=0, atol=1e-3)

@@ -53,6 +53,11 @@ def test_lines_by_hand():
         Device(snapshot("ibm_torino"), (0, 1, 3))
 
 
+def test_a_partial_snapshot():
+    with pytest.raises(NoiseError, match="the calibration of fake_kyoto is incomplete: it states no two-qubit gate"):
+        Device(snapshot("ibm_kyoto")).noise(2)
+
+
 def test_too_few_qubits():
     with pytest.raises(NoiseError, match=r"fake_manila has no line of 6 working qubits \(5 qubits, 4 couplers"):
         Device(snapshot("ibm_manila")).noise(6)
