@@ -53,6 +53,7 @@ class NoisyAerEngine(BlackBoxEngine):
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
             "noise": self.noise.name, "calibrated": self.noise.calibrated, "method": self.method,
+            "ran_on": sorted(noise.name for noise in self._simulators),
         }  # fmt: skip
 
     def _simulator(self, noise: NoiseModel) -> AerEngine:

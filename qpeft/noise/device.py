@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from qpeft.errors import NoiseError
-from qpeft.noise.devices import snapshot
+from qpeft.noise.devices import calibration_date, snapshot
 from qpeft.noise.lines import best_line, coupler_errors, qubit_errors, require_line
 from qpeft.noise.model import NoiseModel
-from qpeft.qcircuits.gates import GATES
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
@@ -45,9 +43,7 @@ class Device:
     @property
     def calibrated(self) -> str | None:
         """Date of the calibration, e.g. 2025-02-26; None if the device does not say."""
-        properties = getattr(self.backend, "properties", lambda: None)()
-        date = getattr(properties, "last_update_date", None)
-        return date.date().isoformat() if isinstance(date, datetime) else None
+        return calibration_date(self.backend)
 
     def line(self, num_qubits: int) -> tuple[int, ...]:
         """The device's qubits for a circuit on `num_qubits`; raises `NoiseError` if there are too few."""
@@ -63,7 +59,7 @@ class Device:
 
     def noise(self, num_qubits: int) -> NoiseModel:
         """The noise on the line, its qubits counted from 0."""
-        return _noise(self.backend, self.line(num_qubits), self.name, self.calibrated)
+        return _noise(self.backend, self.line(num_qubits))
 
 
 def device(name: str) -> Device:
@@ -72,20 +68,5 @@ def device(name: str) -> Device:
 
 
 @lru_cache(maxsize=64)
-def _noise(backend: BackendV2, line: tuple[int, ...], name: str, calibrated: str | None) -> NoiseModel:
-    from qpeft.qcircuits.aer_noise import device_noise
-
-    target = backend.target
-    place = {qubit: index for index, qubit in enumerate(line)}
-    uses = [
-        (gate, tuple(place[q] for q in qubits))
-        for gate in target.operation_names if gate in GATES
-        for qubits in (target[gate] or {}) if qubits is not None and {*qubits} <= place.keys()
-    ]  # fmt: skip
-    usable = coupler_errors(target)
-    pairs = [
-        qubits for _, qubits in uses
-        if len(qubits) == 2 and tuple(sorted(line[q] for q in qubits)) in usable
-    ]  # fmt: skip
-    described = f"{name}{list(line)}"
-    return NoiseModel.from_aer(device_noise(target, line, uses), len(line), pairs, described, calibrated)
+def _noise(backend: BackendV2, line: tuple[int, ...]) -> NoiseModel:
+    return NoiseModel.from_backend(backend, line)

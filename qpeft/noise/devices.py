@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -72,3 +73,10 @@ def _snapshots() -> dict[str, type[BackendV2]]:
         member.backend_name.replace("fake_", "ibm_", 1): member
         for member in vars(provider).values() if inspect.isclass(member) and hasattr(member, "backend_name")
     }  # fmt: skip
+
+
+def calibration_date(backend: BackendV2) -> str | None:
+    """The day of a back-end's calibration, e.g. 2025-02-26; None if it does not say."""
+    properties = getattr(backend, "properties", lambda: None)()
+    moment = getattr(properties, "last_update_date", None)
+    return moment.date().isoformat() if isinstance(moment, datetime) else None

@@ -15,6 +15,7 @@ from qpeft.noise.channels import RealMatrix
 from qpeft.qcircuits.gates import GATES
 
 if TYPE_CHECKING:
+    from qiskit.providers import BackendV2
     from qiskit_aer.noise import NoiseModel as AerNoiseModel
 
 FORMAT, FORMAT_VERSION = "qpeft-noise", 1
@@ -152,6 +153,32 @@ class NoiseModel:
             errors={(n, tuple(place[q] for q in qs)): e for (n, qs), e in self.errors.items() if {*qs} <= place.keys()},
             readout={place[qubit]: matrix for qubit, matrix in self.readout.items() if qubit in place},
         )  # fmt: skip
+
+    @classmethod
+    def from_backend(cls, backend: BackendV2, qubits: Sequence[int] | None = None) -> NoiseModel:
+        """What a device's target states: gate errors, relaxation and readout, for its gates that our table has.
+
+        Args:
+            backend: The device, e.g. `qpeft.noise.devices.snapshot("ibm_torino")`.
+            qubits: Its qubits to keep, counted from 0 in their order; all if None.
+        """
+        from qpeft.noise.devices import calibration_date
+        from qpeft.noise.lines import coupler_errors
+        from qpeft.qcircuits.aer_noise import device_noise
+
+        target, name = backend.target, str(backend.name)
+        line = tuple(range(backend.num_qubits) if qubits is None else qubits)
+        place = {qubit: index for index, qubit in enumerate(line)}
+        uses = [
+            (gate, tuple(place[q] for q in on))
+            for gate in target.operation_names if gate in GATES
+            for on in (target[gate] or {}) if on is not None and {*on} <= place.keys()
+        ]  # fmt: skip
+        usable = coupler_errors(target)
+        pairs = [on for _, on in uses if len(on) == 2 and tuple(sorted(line[q] for q in on)) in usable]
+        described = name if qubits is None else f"{name}{list(line)}"
+        model = device_noise(target, line, uses)
+        return cls.from_aer(model, len(line), pairs, described, calibration_date(backend))
 
     # ---- Aer
 

@@ -80,6 +80,7 @@ class PauliTransferEngine(Engine):
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
             "diff_method": "adjoint", "noise": self.noise.name, "calibrated": self.noise.calibrated,
+            "ran_on": sorted({self.native(circuit).noise.name for circuit, _, _ in self._programs}),
         }  # fmt: skip
 
     def _require_memory(self, circuit: Circuit, states: int, dtype: torch.dtype, device: torch.device) -> None:

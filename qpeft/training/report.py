@@ -41,8 +41,9 @@ def warnings_for(metrics: dict[str, Any]) -> list[str]:
 
 
 def calibrations(engine: dict[str, Any]) -> dict[str, str | None]:
-    """The devices in an engine's description and the dates of their calibrations; engines may hold engines."""
-    found = {engine["noise"]: engine["calibrated"]} if "calibrated" in engine else {}
+    """The devices and qubits in an engine's description, with the dates of calibration; engines may hold engines."""
+    names = engine.get("ran_on") or [engine.get("noise")]
+    found = dict.fromkeys(names, engine["calibrated"]) if "calibrated" in engine else {}
     for part in engine.values():
         if isinstance(part, dict):
             found |= calibrations(part)
@@ -110,12 +111,18 @@ def _circuit_section(generator: dict[str, Any] | None, exact: dict[str, Any] | N
         f"{generator['ansatz']}: {generator['qubits']} qubits, {generator['angles']} angles, depth "
         f"{generator['depth']}; {generator['chunks']} basis states give chunks of {generator['chunk_size']} weights "
         f"(source: {generator['source']}; engine: {generator['engine']['name']}, differentiated by "
-        f"{generator['engine'].get('diff_method', 'its own rule')}). At the final angles the engine's "
+        f"{generator['engine'].get('diff_method', 'its own rule')}).{_noise_sentence(generator['engine'])} "
+        "At the final angles the engine's "
         f"distribution and the exact one have the total variation {exact['total_variation']:.4f} and the fidelity "
         f"{exact['fidelity']:.4f}. No quantum advantage is claimed: a classical "
         "control can do as well.",
         "", "```text", *(line if len(line) <= 100 else line[:97] + "..." for line in drawing), "```",
     ]  # fmt: skip
+
+
+def _noise_sentence(engine: dict[str, Any]) -> str:
+    noises = [f"{name}, calibrated {date or 'never'}" for name, date in sorted(calibrations(engine).items())]
+    return f" Noise of {'; '.join(noises)}." if noises else ""
 
 
 def _usage(method: str) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from qiskit_aer import noise as aer
+from torch.autograd.graph import saved_tensors_hooks
 
 from qpeft.errors import EngineError, NoiseError
 from qpeft.noise import channels
@@ -137,6 +138,17 @@ class TestGradients:
 
 
 class TestMemory:
+    @pytest.mark.parametrize("reps", [4, 16, 64])
+    def test_the_backward_pass_keeps_the_root_of_the_steps(self, reps):
+        circuit = ansatz("ry_cnot", 4, reps)
+        engine = PauliTransferEngine(NoiseModel.depolarizing(0.001, 0.01))
+        kept = []
+        with saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda tensor: tensor):
+            engine.probabilities(circuit, some_angles(circuit).requires_grad_())
+        states = sum(shape == (1, 4**4) for shape in kept)
+        steps = 3 * reps  # one for each CNOT; neighbours on one pair are merged
+        assert 0.5 * np.sqrt(steps) <= states <= 2 * np.sqrt(steps) + 2
+
     def test_a_circuit_is_compiled_once(self, monkeypatch):
         from qpeft.noise import pauli_transfer
 
@@ -166,7 +178,10 @@ class TestMemory:
 def test_it_is_an_engine():
     engine = DEVICES["ibm_torino"]
     assert isinstance(engine, Engine)
-    assert engine.describe()["noise"] == "fake_torino" and engine.describe()["calibrated"] == "2025-02-26"
+    engine.probabilities(ansatz("ry_cnot", 2, 1), torch.zeros(2))
+    described = engine.describe()
+    assert (described["noise"], described["calibrated"]) == ("fake_torino", "2025-02-26")
+    assert "fake_torino[92, 99]" in described["ran_on"]
     model = PauliTransferEngine(NoiseModel.depolarizing(0.01, 0.01))
     back = pickle.loads(pickle.dumps(model))
     circuit = ansatz("ry_cnot", 2, 1)
