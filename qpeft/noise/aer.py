@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from qpeft.noise.model import NoiseModel
 
-NOT_GATES = frozenset({"measure", "reset", "delay", "id"})  # Aer has errors for these too
+NOT_GATES = frozenset({"reset", "delay", "id"})  # Aer has errors for these too; no circuit here has them
 
 Place = tuple[str, tuple[int, ...]]
 Read = tuple[dict[Place, RealMatrix], dict[str, RealMatrix], dict[int, RealMatrix], RealMatrix | None]
@@ -26,7 +26,8 @@ def read_model(model: AerNoiseModel) -> Read:
     """Errors by place, errors by gate, readout by qubit and readout of the rest.
 
     Raises:
-        NoiseError: A correlated readout error, or an error of a gate that our table does not have.
+        NoiseError: A correlated readout error, a quantum error on measure, or an error of a gate that our table does
+            not have.
     """
     info = require("qiskit.quantum_info", "aer", "a noise model of Aer's")
     errors: dict[Place, RealMatrix] = {}
@@ -42,6 +43,8 @@ def read_model(model: AerNoiseModel) -> Read:
             readout |= {qubit: matrix for (qubit,) in places}
             default_readout = default_readout if places else matrix
             continue
+        if "measure" in entry["operations"]:
+            raise NoiseError("the model has a quantum error on measure; give a ReadoutError instead")
         names = [name for name in entry["operations"] if name not in NOT_GATES]
         unknown = [name for name in names if name not in GATES]
         if unknown:

@@ -154,6 +154,18 @@ def readout(one_given_zero: float, zero_given_one: float) -> RealMatrix:
     return np.array([[1 - one_given_zero, zero_given_one], [one_given_zero, 1 - zero_given_one]])
 
 
+def validated_readout(matrix: RealMatrix, what: str) -> RealMatrix:
+    """`matrix` if it is a confusion matrix [measured, true]; raises `NoiseError` with what is wrong if not."""
+    if np.shape(matrix) != (2, 2):
+        raise NoiseError(f"{what} has shape {np.shape(matrix)}; a confusion matrix has (2, 2)")
+    if not ((matrix >= 0) & (matrix <= 1)).all():
+        raise NoiseError(f"{what} has entries outside 0 to 1: {np.asarray(matrix).tolist()}")
+    excess = np.abs(matrix.sum(0) - 1).max()
+    if excess > TOLERANCE:
+        raise NoiseError(f"{what} has columns that do not sum to 1: off by {excess:.2e} (allowed: {TOLERANCE:.0e})")
+    return matrix
+
+
 def tensor(first: RealMatrix, second: RealMatrix) -> RealMatrix:
     """Both channels side by side."""
     return np.asarray(np.kron(first, second), dtype=np.float64)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from qpeft.errors import NoiseError
 from qpeft.noise.devices import calibration_date, snapshot
-from qpeft.noise.lines import best_line, coupler_errors, qubit_errors, require_line
+from qpeft.noise.lines import best_line, coupler_errors, qubit_errors, require_line, require_native
 from qpeft.noise.model import NoiseModel
+from qpeft.qcircuits.transpilation import require_backend
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
@@ -32,9 +33,11 @@ class Device:
     qubits: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        require_backend(self.backend)
+        require_native(self.backend.target, self.name)
         if self.qubits is not None:
             object.__setattr__(self, "qubits", tuple(self.qubits))
-            require_line(self.qubits or (), coupler_errors(self.backend.target), self.name)
+            require_line(self.qubits, self.backend.num_qubits, coupler_errors(self.backend.target), self.name)
 
     @property
     def name(self) -> str:

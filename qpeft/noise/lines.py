@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from qpeft.errors import NoiseError
 
 if TYPE_CHECKING:
-    from qiskit.transpiler import Target
+    from qiskit.transpiler import InstructionProperties, Target
 
+LONGEST = 16  # qubits of a line that is searched for
 USELESS = 0.5  # a coupler with at least this error is never chosen: such entries mark broken ones
 
 Pair = tuple[int, int]
@@ -22,24 +23,38 @@ def coupler_errors(target: Target) -> dict[Pair, float]:
     found: dict[Pair, float] = {}
     for name in target.operation_names:
         for qubits, stated in (target[name] or {}).items():
-            if qubits is None or len(qubits) != 2 or stated is None or stated.error is None:
-                continue
-            pair = (min(qubits), max(qubits))
-            if stated.error < USELESS:
+            if qubits is not None and len(qubits) == 2 and is_working(stated):
+                pair = (min(qubits), max(qubits))
                 found[pair] = min(stated.error, found.get(pair, 1.0))
     return found
 
 
+def is_working(stated: InstructionProperties | None) -> bool:
+    """Whether a gate in one direction has an error below `USELESS`."""
+    return stated is not None and stated.error is not None and stated.error < USELESS
+
+
+def require_native(target: Target, name: str) -> None:
+    """Raises `NoiseError` unless our gate table has the device's single-qubit gates."""
+    if not ("rz" in target.operation_names and {"sx", "rx"} & {*target.operation_names}):
+        gates = [g for g in target.operation_names if any(q is not None and len(q) == 1 for q in target[g] or {})]
+        raise NoiseError(
+            f"{name} runs {', '.join(sorted(gates))}; only devices with rz and sx (or rx) can be simulated. Use a "
+            "newer device (qpeft devices)"
+        )
+
+
 def qubit_errors(target: Target) -> dict[int, float]:
-    """For each qubit that can be measured, 1 - (readout fidelity) (sx fidelity)."""
+    """For each qubit whose calibration is complete, 1 - (readout fidelity) (sx fidelity)."""
     readout = {q[0]: s.error for q, s in target["measure"].items() if s is not None and s.error is not None}
     single = target["sx"] if "sx" in target.operation_names else {}
+    times = target.qubit_properties
     found = {}
     for qubit, error in readout.items():
         stated = single.get((qubit,))
-        gate = 0.0 if stated is None or stated.error is None else stated.error
-        if error < USELESS and gate < USELESS:
-            found[qubit] = 1 - (1 - error) * (1 - gate)
+        relaxes = times is None or (times[qubit].t1 is not None and times[qubit].t2 is not None)
+        if error < USELESS and stated is not None and is_working(stated) and relaxes:
+            found[qubit] = 1 - (1 - error) * (1 - stated.error)
     return found
 
 
@@ -64,6 +79,11 @@ def best_line(
         >>> best_line(2, {(0, 1): 0.1, (1, 2): 0.01}, {0: 0.0, 1: 0.0, 2: 0.0})
         (1, 2)
     """
+    if num_qubits > LONGEST:
+        raise NoiseError(
+            f"a line of {num_qubits} qubits was asked for; lines are searched up to {LONGEST} qubits, more than can be "
+            "simulated under noise. Give the device's qubits by hand"
+        )
     node = {q: math.log1p(-error) for q, error in qubits.items()}
     edge: dict[int, list[tuple[float, int]]] = {q: [] for q in node}
     for (a, b), error in couplers.items():
@@ -103,8 +123,10 @@ def best_line(
     return best[1]
 
 
-def require_line(line: Sequence[int], couplers: Mapping[Pair, float], name: str) -> None:
-    """Raises `NoiseError` unless neighbours in `line` are coupled."""
+def require_line(line: Sequence[int], num_qubits: int, couplers: Mapping[Pair, float], name: str) -> None:
+    """Raises `NoiseError` unless the qubits are distinct ones of the device and neighbours in `line` are coupled."""
+    if len(set(line)) != len(line) or not all(0 <= qubit < num_qubits for qubit in line):
+        raise NoiseError(f"the line {list(line)} must name distinct qubits of {name}, which are 0 to {num_qubits - 1}")
     for a, b in itertools.pairwise(line):
         if (min(a, b), max(a, b)) not in couplers:
             raise NoiseError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import numpy as np
 from qpeft.errors import NoiseError
 from qpeft.noise import channels
 from qpeft.noise.channels import RealMatrix
-from qpeft.qcircuits.gates import GATES
+from qpeft.qcircuits.aer_noise import ANY_PHASE, VIRTUAL_GATES
+from qpeft.qcircuits.gates import GATES, gate
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "qpeft-noise", 1
 IBM_BASIS = ("rz", "sx", "x", "cz")
-VIRTUAL = frozenset({"rz", "p", "z", "s", "sdg", "t", "tdg"})  # phase changes: ideal by design
 
 Place = tuple[str, tuple[int, ...]]  # a gate and the qubits it acts on, in its order
 
@@ -63,9 +65,24 @@ class NoiseModel:
         if unknown:
             raise NoiseError(f"native gates {', '.join(unknown)} are not in the gate table: {', '.join(GATES)}")
         for (name, qubits), error in self.errors.items():
-            channels.validated(error, f"the error of {name} on {qubits}")
+            _check_error(name, error, f"the error of {name} on {qubits}")
         for name, error in self.default_errors.items():
-            channels.validated(error, f"the error of {name}")
+            _check_error(name, error, f"the error of {name}")
+        for qubit, matrix in self.readout.items():
+            channels.validated_readout(matrix, f"the readout of qubit {qubit}")
+        if self.default_readout is not None:
+            channels.validated_readout(self.default_readout, "the readout")
+        if self.calibrated is not None:
+            try:
+                date.fromisoformat(self.calibrated)
+            except (TypeError, ValueError) as error:
+                raise NoiseError(f"calibrated is {self.calibrated!r}; expected a date like 2026-01-31") from error
+
+    @cached_property
+    def ideal_gates(self) -> frozenset[str]:
+        """Virtual gates, changes of phase made in software: ideal unless one of them has an error somewhere."""
+        with_errors = {name for name, _ in self.errors} | self.default_errors.keys()
+        return VIRTUAL_GATES if ANY_PHASE & {*self.basis_gates} and not VIRTUAL_GATES & with_errors else frozenset()
 
     def error_of(self, name: str, qubits: tuple[int, ...]) -> RealMatrix | None:
         """The channel that follows gate `name` on `qubits`; None if it is ideal there."""
@@ -100,9 +117,10 @@ class NoiseModel:
             basis_gates: The native gates.
         """
         by_arity = {1: channels.depolarizing(single), 2: channels.depolarizing(pair, 2)}
+        noisy = [gate(name) for name in basis_gates if name not in VIRTUAL_GATES]
         return cls(
             f"depolarizing({single:g}, {pair:g}, {readout:g})", tuple(basis_gates),
-            default_errors={name: by_arity[GATES[name].num_qubits] for name in basis_gates if name not in VIRTUAL},
+            default_errors={row.name: by_arity[row.num_qubits] for row in noisy},
             default_readout=channels.readout(readout, readout) if readout else None,
             rates={"single": single, "pair": pair, "readout": readout},
         )  # fmt: skip
@@ -120,7 +138,11 @@ class NoiseModel:
             raise NoiseError(f"the factor is {factor}; it must be 0 or more")
         if self.rates is not None:
             rates = {name: rate * factor for name, rate in self.rates.items()}
-            return NoiseModel.depolarizing(**rates, basis_gates=self.basis_gates)
+            more = NoiseModel.depolarizing(**rates, basis_gates=self.basis_gates)
+            return replace(
+                self, name=more.name, rates=more.rates, default_errors=more.default_errors,
+                default_readout=more.default_readout,
+            )  # fmt: skip
         if factor > 1:
             raise NoiseError(f"{self.name} cannot be scaled by {factor:g}: only parametric models can exceed 1")
 
@@ -161,21 +183,30 @@ class NoiseModel:
         Args:
             backend: The device, e.g. `qpeft.noise.devices.snapshot("ibm_torino")`.
             qubits: Its qubits to keep, counted from 0 in their order; all if None.
+
+        As in Aer: readout is wrong equally often for 0 and 1, a T2 above 2 T1 is cut to that, and idle qubits keep
+        their state. A two-qubit gate with an error of a half or more, which marks a broken one, is left out.
+
+        Raises:
+            NoiseError: Native gates that our table lacks, or no working two-qubit gate.
         """
         from qpeft.noise.devices import calibration_date
-        from qpeft.noise.lines import coupler_errors
+        from qpeft.noise.lines import is_working, require_native
         from qpeft.qcircuits.aer_noise import device_noise
 
         target, name = backend.target, str(backend.name)
         line = tuple(range(backend.num_qubits) if qubits is None else qubits)
         place = {qubit: index for index, qubit in enumerate(line)}
+        require_native(target, name)
         uses = [
-            (gate, tuple(place[q] for q in on))
-            for gate in target.operation_names if gate in GATES
-            for on in (target[gate] or {}) if on is not None and {*on} <= place.keys()
+            (native, tuple(place[q] for q in on))
+            for native in target.operation_names if native in GATES
+            for on, stated in (target[native] or {}).items()
+            if on is not None and {*on} <= place.keys() and (len(on) == 1 or is_working(stated))
         ]  # fmt: skip
-        usable = coupler_errors(target)
-        pairs = [on for _, on in uses if len(on) == 2 and tuple(sorted(line[q] for q in on)) in usable]
+        pairs = [on for _, on in uses if len(on) == 2]
+        if len(line) > 1 and not pairs:
+            raise NoiseError(f"{name} states no working two-qubit gate between its qubits {list(line)}")
         described = name if qubits is None else f"{name}{list(line)}"
         model = device_noise(target, line, uses)
         return cls.from_aer(model, len(line), pairs, described, calibration_date(backend))
@@ -258,3 +289,12 @@ class NoiseModel:
         if not isinstance(data, dict):
             raise NoiseError(f"not a noise model: a JSON {type(data).__name__}, expected an object")
         return cls.from_dict(data)
+
+
+def _check_error(name: str, error: RealMatrix, what: str) -> None:
+    if name not in GATES:
+        raise NoiseError(f"{what}: no such gate; the gates are {', '.join(GATES)}")
+    expected = (4 ** GATES[name].num_qubits,) * 2
+    if np.shape(error) != expected:
+        raise NoiseError(f"{what} has shape {np.shape(error)}; a transfer matrix of {name} has {expected}")
+    channels.validated(error, what)

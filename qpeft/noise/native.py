@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from qpeft.errors import EngineError
-from qpeft.noise.model import VIRTUAL, NoiseModel
+from qpeft.noise.model import NoiseModel
 from qpeft.qcircuits.circuit import Angle, Circuit, Operation
 
 
@@ -50,17 +50,16 @@ def native(circuit: Circuit, noise: NoiseModel) -> Native:
         Circuit(len(used), tuple(operations), circuit.num_parameters), noise.on(used),
         tuple(place[q] for q in transpiled.qubits),
     )  # fmt: skip
-    _require_errors(found)
+    if noise.errors or noise.default_errors:  # else it is of readout alone, or none
+        _require_errors(found, noise.ideal_gates)
     return found
 
 
-def _require_errors(there: Native) -> None:
+def _require_errors(there: Native, ideal_gates: frozenset[str]) -> None:
     """Raises `EngineError` if a gate would silently run without an error."""
-    if not (there.noise.errors or there.noise.default_errors):
-        return  # noise of readout alone, or none
     ideal = sorted({
         f"{o.gate} on {o.qubits}" for o in there.circuit.operations
-        if o.gate not in VIRTUAL and there.noise.error_of(o.gate, o.qubits) is None
+        if o.gate not in ideal_gates and there.noise.error_of(o.gate, o.qubits) is None
     })  # fmt: skip
     if ideal:
         raise EngineError(

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from qpeft.errors import NoiseError
 from qpeft.noise.device import Device
-from qpeft.noise.devices import snapshot, snapshot_names
+from qpeft.noise.devices import calibration_date, snapshot, snapshot_names
 from qpeft.noise.lines import coupler_errors, qubit_errors
+
+if TYPE_CHECKING:
+    from qiskit.transpiler import Target
 
 STALE_DAYS = 90  # devices are calibrated daily; after a season a snapshot describes another device
 
@@ -29,7 +33,8 @@ class Surveyed:
         pair_error: Median error of that gate over the working couplers; None if there are none.
         readout_error: Median error of a qubit's measurement and single-qubit gate.
         calibrated: Date of the calibration, or None.
-        line: The best line of as many qubits as were asked for; None if there is none.
+        line: The best line of as many qubits as were asked for; None if there is none, or the device's gates are none
+            of ours.
         fidelity: The product of the line's gate and readout fidelities.
     """
 
@@ -50,16 +55,15 @@ def survey(num_qubits: int) -> Iterator[Surveyed]:
             warnings.simplefilter("ignore")  # some snapshots warn that they are not typical
             backend = snapshot(name)
         couplers, qubits = coupler_errors(backend.target), qubit_errors(backend.target)
-        device = Device(backend)
         try:
-            line = device.line(num_qubits)
+            line = Device(backend).line(num_qubits)
         except NoiseError:
             line = None
         yield Surveyed(
-            name, int(backend.num_qubits), _pair_gate(device),
+            name, int(backend.num_qubits), _pair_gate(backend.target),
             statistics.median(couplers.values()) if couplers else None,
-            statistics.median(qubits.values()) if qubits else None, device.calibrated, line,
-            None if line is None else line_fidelity(device, line),
+            statistics.median(qubits.values()) if qubits else None, calibration_date(backend), line,
+            None if line is None else line_fidelity(Device(backend), line),
         )  # fmt: skip
 
 
@@ -70,8 +74,7 @@ def line_fidelity(device: Device, line: tuple[int, ...]) -> float:
     return edges * math.prod(1 - qubits[qubit] for qubit in line)
 
 
-def _pair_gate(device: Device) -> str:
-    target = device.backend.target
+def _pair_gate(target: Target) -> str:
     names = [n for n in target.operation_names if any(q is not None and len(q) == 2 for q in target[n] or {})]
     return ", ".join(sorted(names))
 

@@ -30,8 +30,8 @@ Matrix = npt.NDArray[np.float64]
 def device_noise(target: Target, qubits: Sequence[int], uses: Iterable[GateUse]) -> NoiseModel:
     """The errors a target states for some gates, with its `qubits` counted from 0 in their order.
 
-    These are the errors of `NoiseModel.from_backend`: for a gate, depolarisation and relaxation; for a measurement, the
-    probabilities to read 1 for 0 and 0 for 1.
+    These are the errors of `NoiseModel.from_backend`: for a gate, depolarisation and relaxation; for a measurement, one
+    probability to read it wrong, the same for 0 and 1.
 
     Args:
         target: A device's target.

@@ -4,7 +4,7 @@ from qiskit.quantum_info import SuperOp
 from qiskit_aer.noise import NoiseModel as AerNoiseModel
 from qiskit_aer.noise import QuantumError
 
-from qpeft.errors import NoiseError
+from qpeft.errors import ConfigError, NoiseError
 from qpeft.noise import channels
 from qpeft.noise.device import Device
 from qpeft.noise.devices import snapshot
@@ -51,6 +51,23 @@ def test_lines_by_hand():
         device.line(5)
     with pytest.raises(NoiseError, match=r"qubits 1 and 3 of the line \[0, 1, 3\] are not coupled on fake_torino"):
         Device(snapshot("ibm_torino"), (0, 1, 3))
+
+
+def test_a_coupler_that_is_broken_in_one_direction_is_used_in_the_other_alone():
+    target = snapshot("ibm_hanoi").target
+    assert target["cx"][(5, 8)].error >= 0.5 > target["cx"][(8, 5)].error
+    noise = Device(snapshot("ibm_hanoi"), (5, 8)).noise(2)
+    assert noise.coupling == ((1, 0),) and noise.error_of("cx", (0, 1)) is None
+
+
+def test_gates_that_are_none_of_ours_are_named():
+    with pytest.raises(NoiseError, match=r"fake_rochester runs .*u3.*; only devices with rz and sx"):
+        Device(snapshot("ibm_rochester"))
+
+
+def test_a_name_is_no_backend():
+    with pytest.raises(ConfigError, match="backend is str; expected"):
+        Device("ibm_torino")
 
 
 def test_a_partial_snapshot():

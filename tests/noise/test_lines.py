@@ -51,7 +51,7 @@ def test_a_devices_line(name):
     assert max(couplers.values()) < 0.5
     line = best_line(8, couplers, qubits, name)
     assert len(set(line)) == 8
-    require_line(line, couplers, name)
+    require_line(line, target.num_qubits, couplers, name)
 
 
 def test_broken_couplers_and_qubits_are_left_out():
@@ -64,4 +64,15 @@ def test_broken_couplers_and_qubits_are_left_out():
 
 def test_a_line_by_hand_must_be_connected():
     with pytest.raises(NoiseError, match=r"qubits 1 and 3 of the line \[0, 1, 3\] are not coupled on here"):
-        require_line([0, 1, 3], {(0, 1): 0.0, (1, 2): 0.0, (2, 3): 0.0}, "here")
+        require_line([0, 1, 3], 4, {(0, 1): 0.0, (1, 2): 0.0, (2, 3): 0.0}, "here")
+
+
+@pytest.mark.parametrize("line", [[0, 1, 0], [-1], [0, 4]], ids=str)
+def test_a_line_by_hand_names_distinct_qubits_that_exist(line):
+    with pytest.raises(NoiseError, match=r"must name distinct qubits of here, which are 0 to 3"):
+        require_line(line, 4, {(0, 1): 0.0}, "here")
+
+
+def test_very_long_lines_are_not_searched():
+    with pytest.raises(NoiseError, match=r"lines are searched up to 16 qubits.*by hand"):
+        best_line(200, {}, {})

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from qiskit.quantum_info import SuperOp
 from qiskit_aer import noise as aer
 
-from qpeft.errors import NoiseError
+from qpeft.errors import NoiseError, QpeftError
 from qpeft.noise import channels
 from qpeft.noise.model import NoiseModel
 
@@ -69,6 +69,10 @@ def test_what_aer_has_and_we_do_not_is_named():
     correlated.add_readout_error(np.full((4, 4), 0.25), [0, 1])
     with pytest.raises(NoiseError, match="a readout error of several qubits at once"):
         NoiseModel.from_aer(correlated)
+    measured = aer.NoiseModel()
+    measured.add_all_qubit_quantum_error(aer.pauli_error([("X", 0.3), ("I", 0.7)]), "measure")
+    with pytest.raises(NoiseError, match="a quantum error on measure; give a ReadoutError"):
+        NoiseModel.from_aer(measured)
     other = aer.NoiseModel()
     other.add_all_qubit_quantum_error(aer.depolarizing_error(0.1, 1), "u3")
     with pytest.raises(NoiseError, match="the model has errors for u3; our gates are h, x"):
@@ -92,6 +96,11 @@ def test_parametric_models_scale_beyond_one():
         NoiseModel.depolarizing(0.01, 0.01, 0.03).scaled(100)
 
 
+def test_scaling_keeps_size_and_coupling():
+    model = NoiseModel.depolarizing(0.01, 0.01).on([0, 1, 2]).scaled(0.5)
+    assert model.num_qubits == 3 and model.name == "depolarizing(0.005, 0.005, 0)"
+
+
 def test_some_qubits_alone():
     part = example().on([2, 1])
     np.testing.assert_allclose(part.error_of("cz", (0, 1)), UNEVEN)
@@ -113,11 +122,18 @@ def test_channels_of_aer_are_superoperators_of_qiskit():
         (lambda: NoiseModel("m", ("rz", "u3")), "native gates u3 are not in the gate table: h, x"),
         (lambda: NoiseModel("m", ("sx",), {("sx", (0,)): 2 * np.eye(4)}), r"error of sx on \(0,\) does not preserve"),
         (lambda: NoiseModel("m", ("sx",), default_errors={"sx": -np.eye(4)}), "the error of sx does not preserve"),
+        (lambda: NoiseModel("m", ("cz",), {("cz", (0, 1)): np.eye(4)}), r"has shape \(4, 4\); a transfer matrix"),
+        (lambda: NoiseModel("m", ("sx",), {("foo", (0,)): np.eye(4)}), "no such gate"),
+        (lambda: NoiseModel("m", ("sx",), readout={0: np.array([[0.5, 0.5], [0.9, 0.5]])}), "do not sum to 1: off by"),
+        (lambda: NoiseModel("m", ("sx",), readout={0: np.array([[1.5, 0], [-0.5, 1]])}), "entries outside 0 to 1"),
+        (lambda: NoiseModel("m", ("sx",), default_readout=np.eye(4)), r"the readout has shape \(4, 4\)"),
+        (lambda: NoiseModel("m", ("sx",), calibrated="2025/02/26"), "calibrated is '2025/02/26'; expected a date"),
         (lambda: example().scaled(-1), "the factor is -1; it must be 0 or more"),
         (lambda: example().scaled(1.5), "example cannot be scaled by 1.5: only parametric models can exceed 1"),
         (lambda: example().on([0, 3]), r"qubits \[0, 3\] of example: they must be distinct and below 3"),
         (lambda: example().on([0, 0]), "must be distinct"),
         (lambda: example().noise(4), "the circuit has 4 qubits; the noise model example has 3"),
+        (lambda: NoiseModel.depolarizing(0.1, 0.1, basis_gates=("rz", "foo")), "unknown gate 'foo'"),
         (lambda: NoiseModel.depolarizing(-1, 0), "a depolarizing probability is -1"),
         (lambda: NoiseModel.from_json("["), "not JSON"),
         (lambda: NoiseModel.from_json("[]"), "not a noise model: a JSON list, expected an object"),
@@ -126,5 +142,5 @@ def test_channels_of_aer_are_superoperators_of_qiskit():
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(make, message):
-    with pytest.raises(NoiseError, match=message):
+    with pytest.raises(QpeftError, match=message):
         make()
