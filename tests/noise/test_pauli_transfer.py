@@ -10,12 +10,12 @@ from qiskit_aer import noise as aer
 from torch.autograd.graph import saved_tensors_hooks
 
 from qpeft.errors import EngineError, NoiseError
-from qpeft.noise import channels
+from qpeft.noise import channels, pauli_transfer
 from qpeft.noise.device import Device
 from qpeft.noise.devices import snapshot
 from qpeft.noise.model import NoiseModel
 from qpeft.noise.pauli_transfer import PauliTransferEngine
-from qpeft.qcircuits import ANSATZE, CircuitBuilder, Engine, StatevectorEngine, ansatz
+from qpeft.qcircuits import ANSATZE, CircuitBuilder, Engine, StatevectorEngine, ansatz, memory
 from qpeft.qcircuits.aer_engine import AerEngine
 from qpeft.qcircuits.conformance import assert_engine_conforms
 from qpeft.qcircuits.gradients import in_blocks, parameter_shift_vjp
@@ -129,6 +129,20 @@ class TestGradients:
         angles = some_angles(circuit, seed=seed).requires_grad_()
         assert torch.autograd.gradcheck(lambda theta: engine.probabilities(circuit, theta), angles)
 
+    @pytest.mark.parametrize("num_qubits", [1, 3])
+    def test_training_after_a_call_under_inference_mode(self, num_qubits):
+        engine, circuit = (
+            PauliTransferEngine(NoiseModel.depolarizing(0.01, 0.01, 0.02)),
+            ansatz("ry_cnot", num_qubits, 2),
+        )
+        with torch.inference_mode():
+            inferred = engine.probabilities(circuit, some_angles(circuit, 2))
+        angles = some_angles(circuit, 2).requires_grad_()
+        p = engine.probabilities(circuit, angles)
+        p[:, 0].sum().backward()
+        assert torch.equal(inferred.clone(), p.detach())
+        assert angles.grad.abs().max() > 1e-3
+
     def test_a_second_derivative_is_refused(self):
         engine, circuit = PauliTransferEngine(NoiseModel.depolarizing(0.01, 0.01)), ansatz("ry_cnot", 2, 1)
         angles = some_angles(circuit).requires_grad_()
@@ -150,8 +164,6 @@ class TestMemory:
         assert 0.5 * np.sqrt(steps) <= states <= 2 * np.sqrt(steps) + 2
 
     def test_a_circuit_is_compiled_once(self, monkeypatch):
-        from qpeft.noise import pauli_transfer
-
         compiled = []
         original = pauli_transfer.compile_noisy
         monkeypatch.setattr(
@@ -168,6 +180,42 @@ class TestMemory:
         with pytest.raises(EngineError, match=r"20 qubits under noise \(1 state\(s\) of 4\*\*20 .* GiB.*trajectories"):
             engine.check(ansatz("ry_cnot", 20, 8))
 
+    def test_old_circuits_go(self, monkeypatch):
+        monkeypatch.setattr(pauli_transfer, "PROGRAMS_KEPT", 2)
+        engine = PauliTransferEngine(NoiseModel.depolarizing(0.01, 0.01))
+        circuits = [ansatz("ry_cnot", 1, reps) for reps in range(1, 5)]
+        for circuit in circuits:
+            engine.probabilities(circuit, torch.zeros(circuit.num_parameters))
+        assert [circuit for circuit, _, _ in engine._programs] == circuits[-2:]
+
+    def test_the_matrices_of_a_batch_are_counted(self, monkeypatch):
+        """The 16 x 16 matrices of a small circuit outweigh its states: 256 numbers each, and 256 a state."""
+        needed = []
+        monkeypatch.setattr(pauli_transfer, "require_bytes", lambda count, *_: needed.append(count))
+        engine, circuit = PauliTransferEngine(NoiseModel.depolarizing(0.01, 0.01)), ansatz("ry_cnot", 4, 10)
+        engine.check(circuit)
+        engine.probabilities(circuit, torch.zeros(10, circuit.num_parameters))
+        early, _, full = needed
+        assert early == 4 * 4 * 256
+        with saved_tensors_hooks(lambda kept: sizes.append(kept.nbytes) or kept, lambda kept: kept):
+            sizes = []
+            engine.probabilities(circuit, torch.zeros(10, circuit.num_parameters, requires_grad=True))
+        assert 0.5 * sum(sizes) < full < 4 * sum(sizes)
+
+    def test_too_large_a_batch_is_refused_by_its_matrices(self, monkeypatch):
+        monkeypatch.setattr(memory, "available_bytes", lambda device: 2**28)
+        engine, circuit = PauliTransferEngine(NoiseModel.depolarizing(0.01, 0.01)), ansatz("ry_cnot", 4, 10)
+        with pytest.raises(EngineError, match=r"4 qubits under noise \(4000 state.*matrices of 16 x 16.*smaller batch"):
+            engine.probabilities(circuit, torch.zeros(4000, circuit.num_parameters))
+
+    def test_idle_qubits_count(self, monkeypatch):
+        """One qubit evolves as two: 4**2 numbers a state, not 4."""
+        needed = []
+        monkeypatch.setattr(pauli_transfer, "require_bytes", lambda count, *_: needed.append(count))
+        engine = PauliTransferEngine(NoiseModel.depolarizing(0.01, 0.01))
+        engine.probabilities(CircuitBuilder(1).x(0).build(), torch.zeros(0))
+        assert needed[-1] == 4 * ((4 + 2) * 4**2 + 4 * (1 + 1) * 16**2)  # one step, of one layer
+
     def test_angles_stay_affine(self):
         native = DEVICES["ibm_torino"].native(ansatz("ry_cnot", 3, 2))
         indices = [o.angle.index for o in native.circuit.operations if o.angle and o.angle.index is not None]
@@ -176,12 +224,15 @@ class TestMemory:
 
 
 def test_it_is_an_engine():
-    engine = DEVICES["ibm_torino"]
+    engine = PauliTransferEngine(Device(snapshot("ibm_torino")))
     assert isinstance(engine, Engine)
+    engine.check(ansatz("ry_cnot", 2, 1))
+    assert engine.describe()["ran_on"] == []
     engine.probabilities(ansatz("ry_cnot", 2, 1), torch.zeros(2))
     described = engine.describe()
     assert (described["noise"], described["calibrated"]) == ("fake_torino", "2025-02-26")
-    assert "fake_torino[92, 99]" in described["ran_on"]
+    (name,) = described["ran_on"]
+    assert name.startswith("fake_torino[92, 99]")
     model = PauliTransferEngine(NoiseModel.depolarizing(0.01, 0.01))
     back = pickle.loads(pickle.dumps(model))
     circuit = ansatz("ry_cnot", 2, 1)
