@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from qpeft.adapters.regenerate import share_weights
-from qpeft.errors import ConfigError, QpeftError
+from qpeft.errors import ConfigError, JobError, QpeftError
+from qpeft.extras import MissingExtraError
 from qpeft.training.compare_folder import ComparisonFolder
-from qpeft.training.compare_report import write_results
+from qpeft.training.compare_report import write_results, write_tables
 from qpeft.training.config import TrainConfig
 from qpeft.training.finetune import Prepared, add_adapter, prepare, train
 from qpeft.training.progress import ProgressBar, new_display
@@ -44,7 +45,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All runs of a comparison, in order: combinations outside, seeds inside."""
+    """The runs of a comparison so far, in order: combinations outside, seeds inside."""
 
     folder: Path
     plan: Plan
@@ -75,7 +76,8 @@ def compare(plan: Plan, console: Console | None = None) -> Comparison:
     if not folder.resumes:
         _check(plan, preparation)
     folder.begin()
-    outcomes = []
+    outcomes: list[Outcome] = []
+    comparison = Comparison(folder.path, plan, outcomes)
     with new_display(console) as display:
         overall = display.add_task("runs", loss="", total=len(plan.combinations) * len(plan.seeds))
         for number, combination in enumerate(plan.combinations, 1):
@@ -83,9 +85,9 @@ def compare(plan: Plan, console: Console | None = None) -> Comparison:
                 outcome = _run(combination, seed, folder.run(number, combination, seed), preparation, display)
                 folder.record(outcome.folder, outcome.failure)
                 outcomes.append(outcome)
+                write_tables(comparison)
                 display.advance(overall)
                 display.console.print(_line(plan, len(outcomes), outcome), highlight=False, markup=False)
-    comparison = Comparison(folder.path, plan, outcomes)
     write_results(comparison)
     return comparison
 
@@ -112,10 +114,10 @@ def _check(plan: Plan, preparation: Preparation) -> None:
         prepared = preparation(combination.config)
         try:
             add_adapter(prepared.model, combination.config)
-        except ConfigError as error:
+        except (MissingExtraError, JobError):
+            continue  # not wrong, but not possible here and now: that run will fail
+        except QpeftError as error:
             raise ConfigError(f"the combination {combination.assignments} is refused: {error}") from error
-        except QpeftError:
-            continue  # not wrong, but not possible here, such as an engine that is not installed: that run will fail
 
 
 def _run(
@@ -146,5 +148,5 @@ def _line(plan: Plan, number: int, outcome: Outcome) -> str:
     head = f"{number}/{total}  {outcome.combination.label}, seed {outcome.seed}: "
     if outcome.metrics is None:
         return f"{head}failed: {outcome.failure}"
-    after, step = outcome.metrics["after"]["bits_per_byte"], outcome.metrics["seconds_per_step"]
-    return f"{head}{after:.4f} bits/byte, {1000 * step:.0f} ms/step"
+    after, seconds = outcome.metrics["after"]["bits_per_byte"], outcome.metrics["seconds_per_step"]
+    return f"{head}{after:.4f} bits/byte" + ("" if seconds is None else f", {1000 * seconds:.0f} ms/step")

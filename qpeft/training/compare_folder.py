@@ -113,7 +113,8 @@ def _settings(plan: Plan) -> dict[str, Any]:
     del sections["run"], sections["training"]["seed"]
     common = {name: value for section in sections.values() for name, value in section.items()}
     varied = {name: [value_text(value) for value in values] for name, values in plan.varied.items()}
-    return {**common, "paper_metric": config.run.paper_metric, **varied, "seeds": plan.seeds}
+    measured = {"paper_metric": config.run.paper_metric, "log_every": config.run.log_every}  # curves need equal steps
+    return {**common, **measured, **varied, "seeds": plan.seeds}
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> str:

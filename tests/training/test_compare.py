@@ -3,6 +3,7 @@ import io
 import json
 import statistics
 from dataclasses import replace
+from datetime import date
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from rich.console import Console
 
 from qpeft.adapters.lora import QPALoraBank
 from qpeft.engines import ENGINES, EngineEntry, register_engine
-from qpeft.errors import ConfigError, RunError
+from qpeft.errors import ConfigError, EngineError, JobError, NoiseError, RunError
+from qpeft.noise.survey import stale
 from qpeft.qcircuits import StatevectorEngine
 from qpeft.training import compare as module
+from qpeft.training import compare_report
 from qpeft.training.compare import Preparation, compare
-from qpeft.training.compare_report import shown_table
+from qpeft.training.compare_report import Summary, shown_table, write_results
 from qpeft.training.finetune import prepare, train
 from qpeft.training.vary import plan
 
@@ -154,11 +157,15 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(make_plan, tmp_path,
     monkeypatch.setattr(finetune, "mean_token_loss", failing)
     with pytest.raises(Interrupted):
         compare(make_plan("engine=exact,exact:3x"))
+    assert [row["seed"] for row in rows(tmp_path / "cmp" / "runs.csv")] == ["0"]  # of the run that was finished
+    assert [row["runs"] for row in rows(tmp_path / "cmp" / "table.csv")] == ["1"]
+    assert not (tmp_path / "cmp" / "report.md").exists()
     asked = make_plan("engine=exact,exact:3x", resume=True)
     calls[:] = [1] * 100
     resumed = compare(asked)
     assert len(calls) == 100 + 2 + 4 + 4  # the finished run is not repeated, the second goes on from step 2
     assert not resumed.failed
+    assert len(rows(tmp_path / "cmp" / "runs.csv")) == 4
     for ours, theirs in zip(resumed.outcomes, whole.outcomes, strict=True):
         assert ours.metrics["after"]["bits_per_byte"] == pytest.approx(
             theirs.metrics["after"]["bits_per_byte"], abs=1e-5
@@ -236,6 +243,69 @@ def test_what_is_wrong_with_a_combination_is_said_before_any_run(make_plan, vary
     assert not (tmp_path / "cmp").exists()
 
 
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [("aer@ibm_manila:20x", "fake_manila has no line of"), ("pauli@ibm_manila", "fake_manila has no line of")],
+)
+def test_a_device_too_small_is_refused_before_any_run(make_plan, tmp_path, engine, message):
+    with pytest.raises(ConfigError, match=f"the combination engine={engine} is refused: .*{message}"):
+        compare(make_plan(f"engine=exact,{engine}", chunk_size=1))
+    assert not (tmp_path / "cmp").exists()
+
+
+@pytest.mark.parametrize("error", [JobError, EngineError, NoiseError])
+def test_only_a_lost_job_waits_for_its_run(make_plan, monkeypatch, error):
+    class Refusing(StatevectorEngine):
+        def check(self, circuit, dtype=torch.float32, device="cpu"):
+            raise error("does not go")
+
+    monkeypatch.setattr(ENGINES, "_entries", dict(ENGINES))
+    register_engine("refusing", EngineEntry(lambda name, options: Refusing(), "fails", ("adjoint",)))
+    asked = make_plan("engine=exact,refusing", seeds=1)
+    if error is JobError:
+        assert [o.failure for o in compare(asked).outcomes] == [None, "does not go"]
+    else:
+        with pytest.raises(ConfigError, match="the combination engine=refusing is refused: does not go"):
+            compare(asked)
+
+
+def test_the_page_names_noise_and_old_calibrations(finished, tmp_path):
+    engines = [
+        {"noise": "fake_b [0, 1]", "calibrated": date.today().isoformat()},
+        {"forward": {"noise": "fake_a", "ran_on": ["fake_a [3, 4]"], "calibrated": "2020-01-01"}},
+        {"noise": "fake_c", "calibrated": None},
+    ]
+    outcomes = [
+        replace(o, metrics={**o.metrics, "generator": {"engine": engine}})
+        for o, engine in zip(finished.outcomes, [*engines, *engines[:1], *[{}] * 4], strict=True)
+    ]
+    write_results(replace(finished, folder=tmp_path, outcomes=outcomes))
+    page = (tmp_path / "report.md").read_text(encoding="utf8")
+    section = page.split("## Noise\n\n")[1].split("\n\n")[0].splitlines()
+    assert section == [
+        f"* fake_a [3, 4], calibrated 2020-01-01: {stale('2020-01-01')}.",
+        f"* fake_b [0, 1], calibrated {date.today().isoformat()}.", "* fake_c, calibrated never.",
+    ]  # fmt: skip
+    assert "## Noise" not in (finished.folder / "report.md").read_text(encoding="utf8")
+
+
+def test_the_page_is_there_even_if_a_plot_fails(finished, tmp_path, monkeypatch):
+    def failing(*args):
+        raise ValueError("no plot")
+
+    monkeypatch.setattr(compare_report, "curves_plot", failing)
+    with pytest.raises(ValueError, match="no plot"):
+        write_results(replace(finished, folder=tmp_path))
+    assert "## Failed" not in (tmp_path / "report.md").read_text(encoding="utf8")
+
+
+def test_a_step_time_that_is_not_known_is_left_out(finished):
+    first, second = finished.outcomes[:2]
+    unknown = replace(first, metrics={**first.metrics, "seconds_per_step": None})
+    found = Summary([unknown, second], [unknown, second]).spreads["seconds_per_step"]
+    assert found.mean == second.metrics["seconds_per_step"] and found.std is None
+
+
 def test_the_folder_of_another_comparison_is_left_alone(make_plan, tmp_path):
     with pytest.raises(RunError, match="there is no comparison to resume in"):
         compare(make_plan("rank=1,2", rank=None, resume=True))
@@ -245,7 +315,7 @@ def test_the_folder_of_another_comparison_is_left_alone(make_plan, tmp_path):
         compare(make_plan("rank=1,2", rank=None, seeds=1))
     for changes, message in (
         ({"seeds": 2}, r"seeds was \[0\], now \[0, 1\]"), ({"steps": 5}, "steps was 4, now 5"),
-        ({"paper_metric": True}, "paper_metric was False, now True"),
+        ({"paper_metric": True}, "paper_metric was False, now True"), ({"log_every": 2}, "log_every was 1, now 2"),
     ):  # fmt: skip
         with pytest.raises(RunError, match=f"started with other settings: {message}"):
             compare(make_plan("rank=1,2", **{"rank": None, "seeds": 1, "resume": True, **changes}))
