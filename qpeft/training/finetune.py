@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from rich.console import Console
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
 from qpeft.adapters import Exported, QPAConfig, export_lora
@@ -39,7 +40,7 @@ class Result:
 
     Attributes:
         folder: The run's folder.
-        metrics: Plain data: before, after, parameters, seconds a step, export.
+        metrics: Plain data: before, after, parameters, seconds a step (None if not known), export.
         curve: (step, training loss in nats per token).
         model: The adapted model, or None if the run had been finished before.
     """
@@ -151,13 +152,11 @@ def train(
     trainer = _trainer(model, prepared.train, config, folder, [timer, progress])
     checkpoint = folder.last_checkpoint() if config.run.resume else None
     try:
-        with warnings.catch_warnings():
-            # Checkpoints of a plain LoRA of the head hold the embedding too; the saved adapter does not.
-            warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        curve = _fit(trainer, model, config.training.steps, checkpoint)
     finally:
         progress.close()
-    curve = [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+    if timer.median is not None:
+        folder.save(seconds_per_step=timer.median)  # a run that is interrupted from here on takes no step when resumed
     after = _measure(model, prepared, config)
     if not math.isfinite(after["nats_per_token"]):
         raise RunError(
@@ -168,7 +167,8 @@ def train(
     exported = export_lora(model, folder.path / "lora")
     metrics = {
         "method": config.adapter.method, "before": before, "after": after, "parameters": parameter_counts(model),
-        "seconds_per_step": timer.median, "learning_rate": learning_rate(config), "steps": config.training.steps,
+        "seconds_per_step": folder.manifest.get("seconds_per_step"), "learning_rate": learning_rate(config),
+        "steps": config.training.steps,
         "export": {
             "lora_parameters": exported.num_parameters, "max_logit_difference": exported.max_difference,
             "weights": exported.weights,
@@ -226,6 +226,21 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _fit(trainer: Trainer, model: PeftModel, steps: int, checkpoint: Path | None) -> list[tuple[int, float]]:
+    """Trains, or goes on from `checkpoint`; gives (step, training loss in nats per token)."""
+    state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    if state is not None and state.global_step >= steps:
+        # The trainer asks whether it is at the end after a step, never before: it would take one too many.
+        model.load_adapter(str(checkpoint), "default", is_trainable=True)
+    else:
+        with warnings.catch_warnings():
+            # Checkpoints of a plain LoRA of the head hold the embedding too; the saved adapter does not.
+            warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        state = trainer.state
+    return [(entry["step"], float(entry["loss"])) for entry in state.log_history if "loss" in entry]
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

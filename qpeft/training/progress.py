@@ -73,5 +73,6 @@ class StepTimer(TrainerCallback):  # type: ignore[misc]  # transformers is untyp
         self.seconds.append(time.perf_counter() - self._start)
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.seconds) if self.seconds else 0.0
+    def median(self) -> float | None:
+        """None if no step was taken."""
+        return statistics.median(self.seconds) if self.seconds else None

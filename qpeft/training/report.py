@@ -11,7 +11,7 @@ from qpeft.training.config import TrainConfig
 
 _WEIGHTS = {
     EXACT: "the exact weights (`exact`)",
-    LAST_SAMPLE: "the weights of the engine's last sample (`last_sample`), with which the text was measured",
+    LAST_SAMPLE: "the weights of the engine's last sample, or noise (`last_sample`), with which the text was measured",
 }
 
 
@@ -65,7 +65,7 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
                 f"{after['paper_perplexity']:.4f}",
             )
         )
-    exact = metrics["against_exact"]
+    exact, seconds = metrics["against_exact"], metrics["seconds_per_step"]
     if metrics["export"]["weights"] == LAST_SAMPLE:
         rows.append(("bits per byte, weights regenerated exactly", "", f"{exact['after']['bits_per_byte']:.3f}"))
     lines = [
@@ -88,9 +88,9 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
             ],
         ),
         "",
-        f"Median step: {1000 * metrics['seconds_per_step']:.1f} ms. The exported LoRA in `lora/` holds "
-        f"{_WEIGHTS[metrics['export']['weights']]}; it was re-loaded with plain peft and its logits differ by at most "
-        f"{metrics['export']['max_logit_difference']:.1e}.",
+        f"Median step: {'not known' if seconds is None else f'{1000 * seconds:.1f} ms'}. "
+        f"The exported LoRA in `lora/` holds {_WEIGHTS[metrics['export']['weights']]}; it was re-loaded with plain "
+        f"peft and its logits differ by at most {metrics['export']['max_logit_difference']:.1e}.",
         "",
         "![training loss](loss.png)",
     ]

@@ -100,6 +100,35 @@ def test_an_interrupted_run_resumes_to_the_same_result(make_config, tmp_path, mo
     assert again.model is None and again.metrics == resumed.metrics
 
 
+@pytest.mark.parametrize("adapter", [AdapterOptions(engine="exact:10x", rank=2), AdapterOptions(method="lora", rank=2)])
+def test_a_run_interrupted_behind_its_last_step_takes_no_other(make_config, tmp_path, monkeypatch, adapter):
+    training = TrainingOptions(steps=4, batch_size=2, warmup_steps=1)
+    whole = train(make_config(adapter, training=training, output=str(tmp_path / "whole")))
+    config = make_config(adapter, training=training, output=str(tmp_path / "halves"))
+    measure, calls = finetune._measure, []
+
+    def failing(model, prepared, config):
+        calls.append(1)
+        if len(calls) == 2:  # the first is that of the model as it was
+            raise Interrupted
+        return measure(model, prepared, config)
+
+    monkeypatch.setattr(finetune, "_measure", failing)
+    with pytest.raises(Interrupted):
+        train(config)
+    monkeypatch.undo()
+    seconds = json.loads((tmp_path / "halves" / "run.json").read_text(encoding="utf8"))["seconds_per_step"]
+    resumed = train(replace(config, run=replace(config.run, resume=True)))
+    assert resumed.curve == whole.curve
+    assert resumed.metrics.pop("seconds_per_step") == seconds > 0
+    assert whole.metrics.pop("seconds_per_step") > 0
+    assert resumed.metrics == whole.metrics
+    for part in ("adapter", "lora"):
+        ours, theirs = (load_file(run.folder / part / "adapter_model.safetensors") for run in (resumed, whole))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_accumulation_and_checkpointing_change_nothing_but_memory(make_config, tmp_path):
     plain = TrainingOptions(steps=3, batch_size=4, warmup_steps=1)
     pieces = TrainingOptions(steps=3, batch_size=2, accumulation=2, warmup_steps=1, checkpointing=True)

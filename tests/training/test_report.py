@@ -41,5 +41,7 @@ def test_the_report_says_which_weights_were_exported(make_config):
     sampled = metrics(export__weights="last_sample")
     sampled["against_exact"] = {"total_variation": 0.25, "fidelity": 0.9, "after": {"bits_per_byte": 1.75}}
     page = markdown_report(make_config(), sampled)
-    assert "holds the weights of the engine's last sample (`last_sample`)" in page
+    assert "holds the weights of the engine's last sample, or noise (`last_sample`)" in page
+    assert "Median step: 100.0 ms." in page
+    assert "Median step: not known." in markdown_report(make_config(), {**sampled, "seconds_per_step": None})
     assert "| bits per byte, weights regenerated exactly |  | 1.750 |" in page
