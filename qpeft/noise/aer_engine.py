@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qpeft.errors import EngineError
 from qpeft.noise.device import Device
 from qpeft.noise.model import NoiseModel
 from qpeft.noise.native import Native, native
+from qpeft.noise.pauli_transfer import PROGRAMS_KEPT
 from qpeft.qcircuits.aer_engine import AerEngine
 from qpeft.qcircuits.blackbox import BlackBoxEngine
 from qpeft.qcircuits.circuit import Circuit
@@ -37,40 +39,61 @@ class NoisyAerEngine(BlackBoxEngine):
     ) -> None:  # fmt: skip
         super().__init__(shots, diff_method, gradient_shots, seed)
         self.noise, self.method = noise, method
-        self._simulators: dict[NoiseModel, AerEngine] = {}
+        self._simulators: dict[Circuit, tuple[Native, AerEngine]] = {}
+        self._ran_on: dict[str, None] = {}  # names, in the order of the first runs
 
     def evaluate(self, circuit: Circuit, angles: Tensor, shots: int | None, stream: Stream) -> Iterable[Tensor]:
         """See `BlackBoxEngine.evaluate`."""
-        there = native(circuit, self.noise.noise(circuit.num_qubits))
-        found = self._simulator(there.noise).evaluate(there.circuit, angles, shots, stream)
+        there, simulator = self._simulator(circuit)
+        found = simulator.evaluate(there.circuit, angles, shots, stream)
+        self._ran_on[there.noise.name] = None
         return _in_order(found, there)
 
     def check(self, circuit: Circuit, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
-        """Raises `EngineError` or `NoiseError` if the noise is of too few qubits, or too many for memory."""
+        """See `Engine.check`.
+
+        Raises:
+            EngineError: Too many qubits for memory, or exact probabilities by a method that does not give them.
+            NoiseError: The noise is of too few qubits.
+        """
         super().check(circuit, dtype, device)
-        self._simulator(self.noise.noise(circuit.num_qubits)).check(circuit, dtype, device)
+        noise, method = self.noise.noise(circuit.num_qubits), self.method
+        mixes, exact = bool(noise.errors or noise.default_errors), None in (self.shots, self.gradient_shots)
+        if mixes and exact and method not in ("automatic", "density_matrix"):
+            raise EngineError(
+                f"Aer's method {method!r} averages noise over random runs and has no exact probabilities; use "
+                "'density_matrix', or give shots"
+            )
+        if mixes and exact:
+            method = "density_matrix"  # what Aer takes; no model of its own is made to ask for the memory
+        AerEngine(self.shots, method=method, gradient_shots=self.gradient_shots).check(circuit, dtype, device)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
             "noise": self.noise.name, "calibrated": self.noise.calibrated, "method": self.method,
-            "ran_on": sorted(noise.name for noise in self._simulators),
+            "ran_on": sorted(self._ran_on),
         }  # fmt: skip
 
-    def _simulator(self, noise: NoiseModel) -> AerEngine:
-        if noise not in self._simulators:
-            self._simulators[noise] = AerEngine(
-                self.shots, noise_model=noise.to_aer(), method=self.method, gradient_shots=self.gradient_shots,
+    def _simulator(self, circuit: Circuit) -> tuple[Native, AerEngine]:
+        if circuit not in self._simulators:
+            there = native(circuit, self.noise.noise(circuit.num_qubits))
+            simulator = AerEngine(
+                self.shots, noise_model=there.noise.to_aer(), method=self.method, gradient_shots=self.gradient_shots,
                 optimization_level=0,  # the gates are native already; nothing may be left out
             )  # fmt: skip
-        return self._simulators[noise]
+            if len(self._simulators) >= PROGRAMS_KEPT:
+                del self._simulators[next(iter(self._simulators))]
+            self._simulators[circuit] = there, simulator
+        return self._simulators[circuit]
 
     def __getstate__(self) -> dict[str, Any]:  # made anew where it arrives
-        return self.__dict__ | {"_simulators": {}}
+        return self.__dict__ | {"_simulators": {}, "_ran_on": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoisyAerEngine:
-        """Shares what never changes."""
+        """Shares what never changes, and the simulators."""
         twin = copy.copy(self)
         twin.noise, twin._simulators = self.noise, self._simulators
+        twin._ran_on = dict(self._ran_on)
         twin.draws = copy.deepcopy(self.draws, memo)
         return twin
 

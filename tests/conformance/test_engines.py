@@ -117,6 +117,14 @@ def test_an_engine_agrees_with_qiskit(make, options):
     assert 0 < assert_engine_conforms(make(), qiskit_says, **options) < 1
 
 
+@pytest.mark.parametrize(
+    ("name", "gradient"), [("pauli@ibm_torino:20x", "exact"), ("aer@ibm_torino:20x", "sampled")]
+)  # fmt: skip
+def test_samples_under_noise_agree_with_the_exact_noisy_engine(name, gradient):
+    reference = get_engine("pauli@ibm_torino")
+    assert 0 < assert_engine_conforms(get_engine(name), reference, shots="20x", gradient=gradient, max_qubits=2) < 1
+
+
 class NumpyEngine(BlackBoxEngine):
     """What a third party writes: one matrix a gate, in numpy."""
 
