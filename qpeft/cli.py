@@ -198,12 +198,16 @@ def _metrics_table(metrics: dict[str, dict[str, Any]]) -> Table:
             name, f"{found['parameters']['trained']:,}",
             f"{before['bits_per_byte']:.3f} → {after['bits_per_byte']:.3f}",
             f"{before['perplexity']:.2f} → {after['perplexity']:.2f}",
-            f"{after['unknown_share']:.1%}", f"{1000 * found['seconds_per_step']:.0f}",
+            f"{after['unknown_share']:.1%}", _milliseconds(found["seconds_per_step"]),
         )  # fmt: skip
         if "paper_perplexity" in after:
             padded = f"{before['paper_perplexity']:.4f} → {after['paper_perplexity']:.4f}"
             table.add_row(f"{name}, the paper's padded metric", "", "", padded, "", "")
     return table
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{1000 * seconds:.0f}"
 
 
 def _quiet() -> None:
