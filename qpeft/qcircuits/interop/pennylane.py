@@ -114,8 +114,10 @@ def from_pennylane(tape: Any, wires: Sequence[Hashable] | None = None) -> tuple[
         >>> import pennylane as qml
         >>> tape = qml.tape.QuantumScript([qml.Rot(0.1, 0.2, 0.3, wires=0), qml.CNOT([0, 1])])
         >>> circuit, angles = from_pennylane(tape)
-        >>> [operation.describe() for operation in circuit.operations]
-        ['rz(theta[0]) on (0,)', 'ry(theta[1]) on (0,)', 'rz(theta[2]) on (0,)', 'cx on (0, 1)']
+        >>> print(circuit)
+        q0: ─rz(θ0)──ry(θ1)──rz(θ2)──●──
+                                     │
+        q1: ─────────────────────────x──
     """
     qml: Any = require("pennylane", "pennylane", "a PennyLane circuit")
     if not isinstance(tape, qml.tape.QuantumScript):

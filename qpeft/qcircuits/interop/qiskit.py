@@ -71,8 +71,10 @@ def from_qiskit(circuit: QuantumCircuit, parameters: Sequence[Parameter] | None 
         >>> bell = QuantumCircuit(2)
         >>> _ = bell.ry(2 * Parameter("a") + 0.5, 0)
         >>> _ = bell.cx(0, 1)
-        >>> [operation.describe() for operation in from_qiskit(bell).operations]
-        ['ry(2*theta[0]+0.5) on (0,)', 'cx on (0, 1)']
+        >>> print(from_qiskit(bell))
+        q0: ─ry(2*θ0+0.5)──●──
+                           │
+        q1: ───────────────x──
     """
     classes = require("qiskit.circuit", "qiskit", _PURPOSE)
     if not isinstance(circuit, classes.QuantumCircuit):

@@ -49,8 +49,8 @@ def to_torchquantum(circuit: Circuit, angles: Tensor | Sequence[float] | None = 
         >>> ops = to_torchquantum(CircuitBuilder(2).ry(0).cx(0, 1).build(), [0.5])
         >>> ops[0]
         {'name': 'ry', 'wires': [0], 'params': 0.5, 'inverse': False, 'trainable': True}
-        >>> ops[1]["name"], ops[1]["params"]
-        ('cnot', None)
+        >>> ops[1].get("name")
+        'cnot'
     """
     if angles is None and circuit.num_parameters:
         raise CircuitError(
