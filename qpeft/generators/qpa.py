@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qpeft.generators.mapping import MappingNetwork
-from qpeft.generators.philox import fingerprint
-from qpeft.generators.sources import basis_labels, build_source
+from qpeft.generators.sources import CircuitSource, basis_labels, build_source, choose_sample
 from qpeft.generators.spec import QPASpec
 from qpeft.qcircuits import Engine, StatevectorEngine
 from qpeft.qcircuits.memory import require_bytes
@@ -63,17 +62,25 @@ class QPAGenerator(nn.Module):
         """The mapping network's output, (n_ch, n_mlp), before it is cut and centred."""
         if self.source is None:
             return self.mapping(self.labels)  # type: ignore[no-any-return]
-        self.choose_sample()
-        features = self.source()
+        features = self._features()
         return self.mapping(torch.cat([self.labels.to(features.dtype), features[:, None]], dim=1))  # type: ignore[no-any-return]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    @torch.no_grad()
+    def _features(self) -> Tensor:
+        """What the source gives, (n_ch,)."""
+        assert self.source is not None
+        if torch.compiler.is_compiling():
+            if isinstance(self.source, CircuitSource):
+                return self.source.traced(self._state())
+        else:
+            self.choose_sample()
+        return self.source()  # type: ignore[no-any-return]
+
+    def _state(self) -> list[Tensor]:
+        return list(self.state_dict().values())
+
     def choose_sample(self) -> None:
         """Makes the engine's next sample the one of the parameters as they are; nothing for an engine that has none."""
-        draws = getattr(self.engine, "draws", None)
-        if draws is not None:
-            draws.call = fingerprint(torch.cat([value.reshape(-1) for value in self.state_dict().values()]))
+        choose_sample(self.engine, self._state())
 
     def forward(self) -> Tensor:
         """The generated vector, (target_size,)."""

@@ -7,11 +7,15 @@ they differ from it in nothing else.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qpeft.generators.philox import fingerprint
 from qpeft.generators.spec import QPASpec
+from qpeft.generators.traced import register, traced_probabilities
 from qpeft.generators.transforms import TRANSFORMS
 from qpeft.qcircuits import Engine
 
@@ -21,6 +25,14 @@ def basis_labels(num_rows: int, num_qubits: int) -> Tensor:
     shifts = torch.arange(num_qubits - 1, -1, -1)
     bits = (torch.arange(num_rows)[:, None] >> shifts) & 1
     return (2 * bits - 1).to(torch.float32)
+
+
+@torch.no_grad()
+def choose_sample(engine: Engine, state: Sequence[Tensor]) -> None:
+    """Makes the engine's next sample the one of these numbers; nothing for an engine that has none."""
+    draws = getattr(engine, "draws", None)
+    if draws is not None:
+        draws.call = fingerprint(torch.cat([tensor.reshape(-1) for tensor in state]))
 
 
 class CircuitSource(nn.Module):
@@ -42,10 +54,26 @@ class CircuitSource(nn.Module):
             self.angles = nn.Parameter(start)
         else:
             self.register_buffer("angles", start)
+        self.handle = register(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.handle = register(self)  # of its own: this is how copies are made
 
     def forward(self) -> Tensor:
         """(n_ch,)"""
-        probabilities = self.engine.probabilities(self.spec.circuit, self.angles)
+        return self._features(self.engine.probabilities(self.spec.circuit, self.angles))
+
+    def traced(self, state: Sequence[Tensor]) -> Tensor:
+        """What `forward` gives after `choose_sample` with `state`, for the graph of `torch.compile`: (n_ch,)."""
+        return self._features(traced_probabilities(self.handle, self.spec.num_qubits, self.angles, state))
+
+    def run(self, angles: Tensor, state: Sequence[Tensor]) -> Tensor:
+        """The engine's probabilities (2**N,) at other angles than its own, in the sample of `state`."""
+        choose_sample(self.engine, state)
+        return self.engine.probabilities(self.spec.circuit, angles)
+
+    def _features(self, probabilities: Tensor) -> Tensor:
         return TRANSFORMS[self.spec.transform](probabilities, self.spec.num_qubits)[: self.spec.num_chunks]
 
 
