@@ -1,0 +1,5 @@
+"""`python -m qpeft` is the command `qpeft`, for launchers that take a module."""
+
+from qpeft.cli import main
+
+main()
