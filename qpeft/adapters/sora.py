@@ -82,15 +82,14 @@ class GatedLinear(nn.Module):
         super().__init__()
         self.threshold, self.gate_l1 = float(config.threshold), float(config.gate_l1)
         self.ungated = down.weight
-        # A column, which multiplies rows as it is; peft warns of files whose lora_A has tensors of one axis.
-        start = torch.ones_like(down.weight[:, :1])
+        start = torch.ones_like(down.weight[:, 0])
         if config.gate_start == "normal":
             start = torch.randn_like(start)
-        self.gate = nn.Parameter(start.detach(), requires_grad=down.weight.requires_grad)  # (r, 1)
+        self.gate = nn.Parameter(start.detach(), requires_grad=down.weight.requires_grad)  # (r,)
 
     @property
     def weight(self) -> Tensor:
-        return self.gate * self.ungated
+        return self.gate[:, None] * self.ungated
 
     @property
     def in_features(self) -> int:
@@ -102,7 +101,7 @@ class GatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., r), g * (A x)."""
-        return F.linear(x, self.ungated) * self.gate[:, 0]
+        return F.linear(x, self.ungated) * self.gate
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, threshold={self.threshold:g}"
@@ -134,11 +133,10 @@ class SoRAModel(GatedLoraModel):
         pruned = {}
         for name, layer in self._layers(adapter_name).items():
             down, up = layer.lora_A[adapter_name], layer.lora_B[adapter_name].weight
-            gate = down.gate[:, 0]
-            kept = gate.nonzero()[:, 0]
+            kept = down.gate.nonzero()[:, 0]
             if not len(kept):
                 kept = kept.new_zeros(1)
-            pruned[name] = down.ungated[kept], up[:, kept] * gate[kept]
+            pruned[name] = down.ungated[kept], up[:, kept] * down.gate[kept]
         return pruned
 
     def effective_parameters(self, adapter_name: str = "default") -> int:

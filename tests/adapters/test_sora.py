@@ -139,14 +139,14 @@ def test_update_and_gradients_are_those_of_the_formula():
     ((model(x) - target) ** 2).sum().backward()
 
     down = layer.lora_A["default"]
-    A, g, B = down.ungated.detach(), down.gate.detach()[:, 0], layer.lora_B["default"].weight.detach()
+    A, g, B = down.ungated.detach(), down.gate.detach(), layer.lora_B["default"].weight.detach()
     W, b = base[0].base_layer.weight.detach(), base[0].base_layer.bias.detach()
     out = x @ W.T + b + 3 * (g * (x @ A.T)) @ B.T
     torch.testing.assert_close(model(x), out)
     torch.testing.assert_close(layer.get_delta_weight("default"), 3 * B @ torch.diag(g) @ A)
     residual = 2 * (out - target)  # (7, 3)
     back = 3 * residual @ B  # (7, 2), the gradient of g * (A x)
-    torch.testing.assert_close(down.gate.grad[:, 0], (back * (x @ A.T)).sum(0))
+    torch.testing.assert_close(down.gate.grad, (back * (x @ A.T)).sum(0))
     torch.testing.assert_close(down.ungated.grad, (back * g).T @ x)
     torch.testing.assert_close(layer.lora_B["default"].weight.grad, 3 * residual.T @ (g * (x @ A.T)))
     assert base[0].base_layer.weight.grad is None
@@ -243,7 +243,7 @@ def test_saves_factors_and_gates_only_and_reads_them_back(tmp_path):
     assert sorted(state) == sorted(
         f"{layer}.{part}" for layer in layers for part in ("lora_A.gate", "lora_A.ungated", "lora_B.weight")
     )
-    assert state[f"{HEAD}.lora_A.gate"].shape == (4, 1)
+    assert state[f"{HEAD}.lora_A.gate"].shape == (4,)
     saved = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (saved["peft_type"], saved["threshold"], saved["gate_l1"], saved["gate_start"]) == (
         "SORA",
@@ -296,7 +296,7 @@ def test_layers_may_be_left_with_different_ranks_and_at_least_one():
     model = trained_alike()
     first, _, head = gated_layers(model).values()
     first.gate.data.zero_()
-    head.gate.data[[0, 3]] = torch.tensor([[0.0], [-0.0]])
+    head.gate.data[[0, 3]] = torch.tensor([0.0, -0.0])
     assert list(model.base_model.ranks().values()) == [0, 3, 1]
     pruned = list(model.base_model.pruned_factors().values())
     assert [(tuple(A.shape), tuple(B.shape)) for A, B in pruned] == [
