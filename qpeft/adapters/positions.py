@@ -37,7 +37,7 @@ class Positions:
         )
 
     def of(self, x: Tensor, is_head: bool) -> Tensor:
-        """The positions of a layer's input, in a shape that broadcasts against `x.shape[:-1]`.
+        """The positions of a layer's input, (batch, length) or (rows).
 
         Outside a pass of the followed model, and if that was given no tokens, positions count from 0 along the last
         but one axis.
@@ -51,7 +51,7 @@ class Positions:
                 positions are forgotten.
         """
         if self._given is None:
-            return torch.arange(x.shape[-2], device=x.device)
+            return torch.arange(x.shape[-2], device=x.device).expand(x.shape[:-1])
         if not is_head and (self._explicit or x.dim() == 2) and self._is_checkpointed():
             raise ConfigError(
                 "gradient checkpointing computes a layer again when the position_ids of its pass are no longer known; "

@@ -92,6 +92,7 @@ class TunedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft is un
         self._disable_adapters = False
         self._active_adapter = adapter_name
         self.merged_adapters: list[str] = []
+        self.cast_input_dtype_enabled = True  # what peft's switch changes
 
     @abstractmethod
     def add_adapter(self, adapter_name: str, config: Any) -> None:
