@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import tomllib
 import types
 import typing
@@ -25,6 +26,22 @@ def option(default: Any, text: str) -> Any:
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": text})
     return dataclasses.field(default=default, metadata={"help": text})
+
+
+def finite(section: object, *names: str) -> None:
+    """Raises `ConfigError` if a setting of these names is given and not a finite number."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}; it must be a finite number")
+
+
+def at_least(least: int, section: object, *names: str) -> None:
+    """Raises `ConfigError` if a setting of these names is given and below `least`."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and value < least:
+            raise ConfigError(f"{name} is {value}; it must be at least {least}")
 
 
 @dataclasses.dataclass(frozen=True)

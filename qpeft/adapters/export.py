@@ -15,7 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qpeft.adapters.peft_internals import fully_trained, lora_layers
-from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE, circuit_source, deviation, share_weights, with_exact_weights
+from qpeft.adapters.regenerate import (
+    EXACT,
+    LAST_SAMPLE,
+    circuit_generators,
+    deviation,
+    share_weights,
+    with_exact_weights,
+)
 from qpeft.errors import ConfigError
 from qpeft.files import staged_folder, write_json
 
@@ -109,8 +116,8 @@ def export_lora(
 
 def _statement(model: PeftModel, adapter_name: str, weights: str) -> dict[str, Any]:
     """Which weights were written, and by which engine they were generated (None if by no circuit)."""
-    source = circuit_source(model, adapter_name)
-    return {"weights": weights, "engine": None if source is None else source.engine.describe()}
+    circuits = circuit_generators(model, adapter_name)
+    return {"weights": weights, "engine": circuits[0][1].engine.describe() if circuits else None}
 
 
 def _plain_layers(model: PeftModel, adapter_name: str) -> dict[str, LoraLinear]:

@@ -1,6 +1,6 @@
 """Adapter weights that are computed instead of stored.
 
-A *bank* is a module whose `forward()` gives the LoRA factors of every target layer. A layer reaches its factors
+A *bank* is a module whose `forward()` gives the tensors of every target layer, by role. A layer reaches its tensors
 through a `WeightSource`, which is no module: the bank's parameters then belong to the tuner alone and are saved once.
 """
 
@@ -8,39 +8,34 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Factors(NamedTuple):
-    """The LoRA factors of one layer: delta W = B A."""
-
-    A: Tensor  # (r, in_features)
-    B: Tensor  # (out_features, r)
+Weights = Mapping[str, Tensor]  # one layer's tensors by role, e.g. "lora_A"
 
 
 class WeightSource:
     """Runs a bank when its weights are needed, and keeps the result while the bank's numbers are unchanged.
 
     Every forward pass with gradients generates anew, since a graph can be walked back only once. Without gradients the
-    kept factors serve until the bank's numbers change, so that decoding runs the circuit once, however many tokens
+    kept tensors serve until the bank's numbers change, so that decoding runs the circuit once, however many tokens
     follow. Whether they changed is decided by comparing the numbers themselves: fused optimisers and `.data` change
     them without a trace.
     """
 
     def __init__(self, bank: nn.Module) -> None:
         self.bank = bank
-        self._factors: Mapping[str, Factors] | None = None
+        self._weights: Mapping[str, Weights] | None = None
         self._made_from: Tensor | None = None
         self._has_graph = False
         self._in_inference_mode = False
         self._in_forward = False
 
     def begin_forward(self) -> None:
-        """Called before a forward pass of the model: from here to `end_forward` the factors stay the same."""
+        """Called before a forward pass of the model: from here to `end_forward` the tensors stay the same."""
         wants_graph = self._wants_graph()
         if wants_graph or not self._is_current():
             self._keep(wants_graph)
@@ -50,34 +45,34 @@ class WeightSource:
         """Called after a forward pass, whether it succeeded or not."""
         self._in_forward = False
 
-    def __getitem__(self, layer: str) -> Factors:
+    def __getitem__(self, layer: str) -> Weights:
         if not self._in_forward:
             wants_graph = self._wants_graph()
             if wants_graph and not _in_backward():
                 return self._generate()[layer]  # the graph of the last forward pass may be spent
-            # In a backward pass a checkpointed block is computed again: with the factors it was computed with.
+            # In a backward pass a checkpointed block is computed again: with the tensors it was computed with.
             if not (self._is_current() and self._has_graph == wants_graph):
                 self._keep(wants_graph)
-        assert self._factors is not None
-        return self._factors[layer]
+        assert self._weights is not None
+        return self._weights[layer]
 
     def _wants_graph(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.bank.parameters())
 
-    def _generate(self) -> Mapping[str, Factors]:
+    def _generate(self) -> Mapping[str, Weights]:
         device = next(iter(self.bank.buffers())).device
         with torch.autocast(device.type, enabled=False):  # circuits need full precision
-            factors: Mapping[str, Factors] = self.bank()
-        return factors
+            weights: Mapping[str, Weights] = self.bank()
+        return weights
 
     def _keep(self, has_graph: bool) -> None:
-        self._factors, self._has_graph = self._generate(), has_graph
+        self._weights, self._has_graph = self._generate(), has_graph
         self._in_inference_mode = _in_inference_mode()
         self._made_from = None if torch.compiler.is_compiling() else self._numbers()
 
     def _is_current(self) -> bool:
-        """Whether the kept factors are what the bank would give now (a graph aside)."""
-        if self._factors is None or self._made_from is None or torch.compiler.is_compiling():
+        """Whether the kept tensors are what the bank would give now (a graph aside)."""
+        if self._weights is None or self._made_from is None or torch.compiler.is_compiling():
             return False
         if self._in_inference_mode != _in_inference_mode():  # what inference mode makes, autograd cannot use
             return False
@@ -107,25 +102,31 @@ def _in_backward() -> bool:
     return not torch.compiler.is_compiling() and bool(torch._C._current_graph_task_id() != -1)
 
 
-class GeneratedLinear(nn.Module):
-    """Stands where peft keeps the bias-free `nn.Linear` of a LoRA factor, and owns no parameter.
+class GeneratedTensor(nn.Module):
+    """Stands where peft keeps a module with a `weight`, and owns no parameter.
 
     Args:
-        source: Where the factors come from.
+        source: Where the tensors come from.
         layer: Name of the target layer.
-        factor: "A" or "B".
+        role: Which of its tensors.
     """
 
-    bias = None
-
-    def __init__(self, source: WeightSource, layer: str, factor: str) -> None:
+    def __init__(self, source: WeightSource, layer: str, role: str) -> None:
         super().__init__()
-        self.source, self.layer, self.factor = source, layer, factor
+        self.source, self.layer, self.role = source, layer, role
 
     @property
     def weight(self) -> Tensor:
-        weight: Tensor = getattr(self.source[self.layer], self.factor)
-        return weight
+        return self.source[self.layer][self.role]
+
+    def extra_repr(self) -> str:
+        return f"layer={self.layer!r}, role={self.role!r}"
+
+
+class GeneratedLinear(GeneratedTensor):
+    """In place of a bias-free `nn.Linear`."""
+
+    bias = None
 
     @property
     def in_features(self) -> int:
@@ -138,6 +139,3 @@ class GeneratedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         return F.linear(x, self.weight)
-
-    def extra_repr(self) -> str:
-        return f"layer={self.layer!r}, factor={self.factor!r}"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from peft import LoraConfig, PeftConfig
 
-from qpeft.adapters.config import QPAConfig
+from qpeft.adapters.config import GeneratedConfig, QPAConfig
+from qpeft.generator_settings import SETTING_NAMES
 from qpeft.registry import Registry
 
-Settings = dict[str, Any]  # the fields of `qpeft.training.config.AdapterOptions`, and a seed
-
-QPA_SETTINGS = (
-    "preset", "chunk_size", "budget", "ansatz", "reps", "hidden", "activation", "transform", "start", "source",
-    "engine", "diff_method", "gradient_shots", "seed",
-)  # fmt: skip
+Settings = Mapping[str, Any]  # the settings of all sections of `qpeft.training.config.TrainConfig`, by name
+Fields = dict[str, str]  # config field to the setting that fills it
 
 
 @dataclass(frozen=True)
@@ -24,29 +21,61 @@ class Method:
     """A row of the registry.
 
     Attributes:
-        make: (fields all LoRA-shaped configs share, settings) -> PEFT config.
-        summary: One line.
+        config: The PEFT config it stands for.
+        fields: Config fields and the settings that fill them.
+        trains: Which tensors train.
+        count: How many numbers that is, as a formula.
         source: Where it comes from.
         learning_rate: What to use if none is given; from a study on small language models' output heads.
         preset_learning_rates: The same for presets that need another.
+        merges: Whether the update can be merged into the base weights.
+        exports: What a trained adapter is exported as: a plain "lora", "merged" weights, a standard "prefix", or the
+            "stored" form of the same adapter, without a circuit.
+        fixed: Config fields that make the method what it is.
+        derived: Config fields computed from settings.
     """
 
-    make: Callable[[dict[str, Any], Settings], PeftConfig]
-    summary: str
+    config: type[PeftConfig]
+    fields: Fields
+    trains: str
+    count: str
     source: str
     learning_rate: float
-    preset_learning_rates: dict[str, float] = field(default_factory=dict)
+    merges: bool = True
+    exports: str = "lora"
+    preset_learning_rates: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    derived: Callable[[Settings], dict[str, Any]] = lambda settings: {}
 
+    @property
+    def generates(self) -> bool:
+        """Whether a circuit generates the adapter's weights."""
+        return issubclass(self.config, GeneratedConfig)
+
+
+TARGETED: Fields = {"target_modules": "targets"}
+LORA: Fields = TARGETED | {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"}
+GENERATED: Fields = {name: name for name in (*SETTING_NAMES, "seed")}
+DORA: Fields = {"dora_magnitude": "dora_magnitude", "dora_magnitude_size": "dora_magnitude_size"}
 
 METHODS: Registry[Method] = Registry(
     "method",
     {
         "qpa": Method(
-            lambda common, settings: QPAConfig(**common, **{name: settings[name] for name in QPA_SETTINGS}),
-            "a circuit and a small network generate the LoRA weights", "arXiv 2410.09846", 3e-2, {"paper": 1e-2},
+            QPAConfig, LORA | GENERATED, "circuit and network that generate LoRA's A and B",
+            "angles + network", "arXiv 2410.09846", 3e-2, preset_learning_rates={"paper": 1e-2},
+        ),
+        "qpa-dora": Method(
+            QPAConfig, LORA | GENERATED | DORA, "circuit and network that generate DoRA's A, B and magnitudes",
+            "angles + network", "arXiv 2410.09846", 3e-2, preset_learning_rates={"paper": 1e-2},
+            fixed={"use_dora": True},
         ),
         "lora": Method(
-            lambda common, settings: LoraConfig(**common), "low-rank adaptation, peft's own", "arXiv 2106.09685", 3e-2
+            LoraConfig, LORA, "A (r x in), B (out x r)", "r (in + out)", "arXiv 2106.09685", 3e-2
+        ),
+        "dora": Method(
+            LoraConfig, LORA, "A (r x in), B (out x r), a magnitude for each output", "r (in + out) + out",
+            "arXiv 2402.09353", 3e-2, fixed={"use_dora": True},
         ),
     },
 )  # fmt: skip
@@ -56,23 +85,29 @@ def peft_config(settings: Settings, task_type: str) -> PeftConfig:
     """The PEFT config of `settings["method"]`.
 
     Args:
-        settings: Method, rank, alpha, dropout, targets and the method's own settings.
+        settings: The settings of all sections, by name.
         task_type: peft's name of the task, e.g. "CAUSAL_LM".
+
+    Raises:
+        ConfigError: An unknown method, or settings it does not allow.
     """
-    targets = settings["targets"]
-    if targets is not None:
-        names = [name.strip() for entry in targets for name in entry.split(",")]
-        targets = "all-linear" if names == ["all-linear"] else names
-    rank, alpha = settings["rank"], settings["alpha"]
-    common = {
-        "r": rank, "lora_alpha": 2 * rank if alpha is None else alpha, "lora_dropout": settings["dropout"],
-        "target_modules": targets, "task_type": task_type,
-    }  # fmt: skip
-    return METHODS[settings["method"]].make(common, settings)
+    method = METHODS[settings["method"]]
+    given = {**settings, "targets": _target_names(settings["targets"])}
+    if given["alpha"] is None:
+        given["alpha"] = 2 * given["rank"]
+    filled = {name: given[setting] for name, setting in method.fields.items()}
+    return method.config(task_type=task_type, **filled, **method.fixed, **method.derived(given))
 
 
-def check_settings(settings: Settings) -> None:
+def _target_names(targets: list[str] | None) -> list[str] | str | None:
+    if targets is None:
+        return None
+    names = [name.strip() for entry in targets for name in entry.split(",")]
+    return "all-linear" if names == ["all-linear"] else names
+
+
+def check_settings(settings: Settings, task_type: str) -> None:
     """Raises what building the adapter would, as far as that needs no model: unknown names, missing packages."""
-    config = peft_config(settings, "CAUSAL_LM")
-    if isinstance(config, QPAConfig):
+    config = peft_config(settings, task_type)
+    if isinstance(config, GeneratedConfig):
         config.build_engine()

@@ -14,7 +14,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from qpeft.adapters.lora import QPALoraBank
+from qpeft.adapters.bank import QPABank
+from qpeft.adapters.peft_internals import bank_of
 from qpeft.errors import ConfigError, EngineError
 from qpeft.generators import QPAGenerator
 from qpeft.generators.sources import CircuitSource
@@ -60,39 +61,48 @@ class Deviation:
         return EXACT if self.total_variation <= ROUNDING else LAST_SAMPLE
 
 
-def circuit_source(model: PeftModel, adapter_name: str = "default") -> CircuitSource | None:
-    """The circuit that an adapter's weights come from; None for an adapter that runs none."""
-    generator = _generator(model, adapter_name)
-    source = None if generator is None else generator.source
-    return source if isinstance(source, CircuitSource) else None
+def circuit_generators(model: PeftModel, adapter_name: str = "default") -> list[tuple[QPAGenerator, CircuitSource]]:
+    """The generators of an adapter's weights that run a circuit, each with its circuit; none for other adapters."""
+    bank = bank_of(model, adapter_name)
+    if not isinstance(bank, QPABank):
+        return []
+    return [
+        (generator, generator.source)
+        for generator in bank.generators
+        if isinstance(generator, QPAGenerator) and isinstance(generator.source, CircuitSource)
+    ]
 
 
 @torch.no_grad()
 def deviation(model: PeftModel, adapter_name: str = "default") -> Deviation | None:
-    """The deviation of the sample behind an adapter's weights from the exact distribution; None without a circuit."""
-    generator, source = _generator(model, adapter_name), circuit_source(model, adapter_name)
-    if generator is None or source is None:
-        return None
-    generator.choose_sample()  # the one the weights are made of
-    circuit = generator.spec.circuit
-    found = source.engine.probabilities(circuit, source.angles)
-    return Deviation.between(found, StatevectorEngine().probabilities(circuit, source.angles))
+    """The deviation of the sample behind an adapter's weights from the exact distribution; None without a circuit.
+
+    Of several circuits, that of the one that is furthest off.
+    """
+    found = []
+    for generator, source in circuit_generators(model, adapter_name):
+        generator.choose_sample()  # the one the weights are made of
+        circuit = generator.spec.circuit
+        sampled = source.engine.probabilities(circuit, source.angles)
+        found.append(Deviation.between(sampled, StatevectorEngine().probabilities(circuit, source.angles)))
+    return max(found, key=lambda one: one.total_variation, default=None)
 
 
 def with_exact_weights(model: PeftModel, adapter_name: str = "default") -> PeftModel:
-    """A copy of the model that simulates an adapter's circuit exactly; it shares every parameter and buffer.
+    """A copy of the model that simulates an adapter's circuits exactly; it shares every parameter and buffer.
 
     Raises:
         ConfigError: The adapter runs no circuit.
-        EngineError: The circuit is too large to be simulated.
+        EngineError: A circuit is too large to be simulated.
     """
     twin: PeftModel = share_weights(model)
-    generator, source = _generator(twin, adapter_name), circuit_source(twin, adapter_name)
-    if generator is None or source is None:
+    circuits = circuit_generators(twin, adapter_name)
+    if not circuits:
         raise ConfigError(f"adapter {adapter_name!r} runs no circuit: there is nothing to simulate exactly")
     exact = StatevectorEngine()
-    exact.check(generator.spec.circuit)
-    generator.engine = source.engine = exact
+    for generator, source in circuits:
+        exact.check(generator.spec.circuit)
+        generator.engine = source.engine = exact
     return twin
 
 
@@ -100,11 +110,3 @@ def share_weights(model: nn.Module) -> Any:
     """A deep copy of the modules that shares every parameter and buffer."""
     memo: dict[int, Any] = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     return copy.deepcopy(model, memo)
-
-
-def _generator(model: PeftModel, adapter_name: str) -> QPAGenerator | None:
-    banks: Any = getattr(model.base_model, "lora_bank", {})
-    if adapter_name not in banks:
-        return None
-    bank = banks[adapter_name]
-    return bank.generator if isinstance(bank, QPALoraBank) else None

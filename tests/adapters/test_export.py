@@ -54,7 +54,8 @@ def test_files_are_a_plain_lora(tmp_path):
 
     tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
     expected = {}
-    for name, (A, B) in model.base_model.bank()().items():
+    for name, factors in model.base_model.bank()().items():
+        A, B = factors["lora_A"], factors["lora_B"]
         expected[f"base_model.model.{name}.lora_A.weight"] = A
         expected[f"base_model.model.{name}.lora_B.weight"] = B * (7 / 3)
     assert sorted(tensors) == sorted(expected)
@@ -270,7 +271,7 @@ def test_a_failed_comparison_leaves_the_last_export(tmp_path, monkeypatch):
 def test_weights_that_are_not_finite_are_not_exported(tmp_path):
     model = trained()
     with torch.no_grad():
-        model.base_model.bank().generator.mapping.last.bias[0] = float("nan")
+        model.base_model.bank().generators[0].mapping.last.bias[0] = float("nan")
     with pytest.raises(RuntimeError, match="nothing was written"):
         export_lora(model, tmp_path / "out")
     assert files(tmp_path) == []
@@ -307,7 +308,7 @@ def test_the_choice_between_the_last_sample_and_the_exact_weights(tmp_path):
     }
     assert stated(tmp_path / "None")["engine"]["shots"] == "10x"
     assert torch.equal(logits(model), before)  # the model still runs on its own engine
-    assert model.base_model.bank().generator.engine.describe()["shots"] == "10x"
+    assert model.base_model.bank().generators[0].engine.describe()["shots"] == "10x"
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name])
 

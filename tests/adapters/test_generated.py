@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from qpeft.adapters.generated import Factors, GeneratedLinear, WeightSource
+from qpeft.adapters.generated import GeneratedLinear, WeightSource
 
 
 class Bank(nn.Module):
@@ -21,7 +21,7 @@ class Bank(nn.Module):
         self.runs += 1
         base = torch.arange(6.0)
         vector = self.scale * base + self.offset
-        return {"layer": Factors(A=vector.view(2, 3), B=vector.square().view(3, 2))}
+        return {"layer": {"A": vector.view(2, 3), "B": vector.square().view(3, 2)}}
 
 
 def forward_pass(source):
@@ -45,31 +45,31 @@ def source(bank):
 def test_without_gradients_it_runs_once_while_nothing_changes(bank, source):
     with torch.no_grad():
         for _ in range(3):
-            assert forward_pass(source).A.tolist() == [[1, 3, 5], [7, 9, 11]]
+            assert forward_pass(source)["A"].tolist() == [[1, 3, 5], [7, 9, 11]]
     assert bank.runs == 1
 
 
 def test_each_training_pass_has_a_graph_of_its_own(bank, source):
     for expected in (1, 2, 3):
         factors = forward_pass(source)
-        (factors.A.sum() + factors.B.sum()).backward()
+        (factors["A"].sum() + factors["B"].sum()).backward()
         assert bank.runs == expected
 
 
 def test_a_frozen_bank_makes_no_graph(bank, source):
     bank.requires_grad_(False)
     for _ in range(2):
-        assert not forward_pass(source).A.requires_grad
+        assert not forward_pass(source)["A"].requires_grad
     assert bank.runs == 1
 
 
 def test_gradients_wanted_after_a_pass_without(bank, source):
     with torch.no_grad():
         forward_pass(source)
-    assert source["layer"].A.requires_grad
-    assert forward_pass(source).A.requires_grad
+    assert source["layer"]["A"].requires_grad
+    assert forward_pass(source)["A"].requires_grad
     with torch.no_grad():
-        assert not forward_pass(source).A.requires_grad
+        assert not forward_pass(source)["A"].requires_grad
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,15 @@ def test_a_change_is_seen_at_once(bank, source, change):
     with torch.no_grad():
         forward_pass(source)
         change(bank)
-        assert torch.equal(source["layer"].A, bank()["layer"].A)
-        assert source["layer"].A.dtype == bank.scale.dtype
+        assert torch.equal(source["layer"]["A"], bank()["layer"]["A"])
+        assert source["layer"]["A"].dtype == bank.scale.dtype
 
 
 def test_an_optimizer_step_is_seen_without_a_forward_pass(bank, source):
     optimizer = torch.optim.Adam(bank.parameters(), lr=0.5)
-    source["layer"].A.sum().backward()
+    source["layer"]["A"].sum().backward()
     optimizer.step()
-    assert source["layer"].A[0, 1].item() == pytest.approx(1 + bank.scale.item())
+    assert source["layer"]["A"][0, 1].item() == pytest.approx(1 + bank.scale.item())
     assert bank.scale.item() == pytest.approx(1.5)
 
 
@@ -106,24 +106,24 @@ def test_what_inference_mode_made_is_made_again_for_autograd(bank, source):
     with torch.inference_mode():
         forward_pass(source)
     x = torch.ones(3, requires_grad=True)
-    nn.functional.linear(x, forward_pass(source).A).sum().backward()
+    nn.functional.linear(x, forward_pass(source)["A"]).sum().backward()
     assert x.grad.tolist() == [8, 12, 16]
 
 
 def test_a_bank_made_in_inference_mode_works():
     with torch.inference_mode():
-        assert forward_pass(WeightSource(Bank())).A[0, 0] == 1
+        assert forward_pass(WeightSource(Bank()))["A"][0, 0] == 1
 
 
 def test_autocast_does_not_reach_the_bank(source):
     class Product(Bank):
         def forward(self):
             eye = torch.eye(2)
-            return {"layer": Factors(A=eye @ (eye * self.scale), B=eye)}
+            return {"layer": {"A": eye @ (eye * self.scale), "B": eye}}
 
     with torch.autocast("cpu", torch.bfloat16):
         assert (torch.eye(2) @ torch.eye(2)).dtype == torch.bfloat16
-        assert WeightSource(Product())["layer"].A.dtype == torch.float32
+        assert WeightSource(Product())["layer"]["A"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
@@ -147,6 +147,6 @@ def test_generated_linear_is_the_bias_free_linear_it_stands_for(source):
     reference.weight.data.copy_(linear.weight)
     x = torch.randn(4, 5, 3)
     assert torch.equal(linear(x), reference(x))
-    assert repr(linear) == "GeneratedLinear(layer='layer', factor='A')"
+    assert repr(linear) == "GeneratedLinear(layer='layer', role='A')"
     other = GeneratedLinear(source, "layer", "B")
     assert (other.in_features, other.out_features) == (2, 3)

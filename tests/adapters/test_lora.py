@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from qpeft.adapters import QPAConfig, QPALoraBank, export_lora
+from qpeft.adapters import QPABank, QPAConfig, export_lora
+from qpeft.adapters.lora import lora_pieces
 from qpeft.errors import ConfigError
 from qpeft.generators import QPASpec
 from qpeft.generators.philox import uniform
@@ -23,7 +24,7 @@ from tests.tiny_models import IDS, gpt2, llama, logits, shake
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 TARGETS = ["c_attn", "lm_head"]  # Conv1D layers and a tied Linear
-KEYS = [f"base_model.lora_bank.generator.{name}" for name in (
+KEYS = [f"base_model.lora_bank.generators.0.{name}" for name in (
     "mapping.layers.0.bias", "mapping.layers.0.weight", "mapping.layers.1.bias", "mapping.layers.1.weight",
     "source.angles",
 )]  # fmt: skip
@@ -69,30 +70,28 @@ def engine_calls(monkeypatch):
 
 
 def test_vector_is_cut_into_b_then_a_row_major():
-    targets = {"one": ((3, 5), 2), "two": ((4, 2), 2)}
+    pieces = lora_pieces(QPAConfig(r=2), {"one": (3, 5), "two": (4, 2)})
     torch.manual_seed(0)
-    bank = QPALoraBank(QPASpec(2 * (3 + 5 + 4 + 2), 4, zero_last=False), targets, StatevectorEngine(), None)
-    vector, factors = bank.generator().tolist(), bank()
-    assert [x for row in factors["one"].B.tolist() for x in row] == vector[:6]  # 3 x 2
-    assert [x for row in factors["one"].A.tolist() for x in row] == vector[6:16]  # 2 x 5
-    assert [x for row in factors["two"].B.tolist() for x in row] == vector[16:24]
-    assert [x for row in factors["two"].A.tolist() for x in row] == vector[24:]
-    assert factors["one"].B.shape == (3, 2)
-    assert factors["one"].A.shape == (2, 5)
+    bank = QPABank([QPASpec(2 * (3 + 5 + 4 + 2), 4, zero_last=False)], pieces, StatevectorEngine(), None)
+    vector, factors = bank.generators[0]().tolist(), bank()
+    assert [x for row in factors["one"]["lora_B"].tolist() for x in row] == vector[:6]  # 3 x 2
+    assert [x for row in factors["one"]["lora_A"].tolist() for x in row] == vector[6:16]  # 2 x 5
+    assert [x for row in factors["two"]["lora_B"].tolist() for x in row] == vector[16:24]
+    assert [x for row in factors["two"]["lora_A"].tolist() for x in row] == vector[24:]
+    assert factors["one"]["lora_B"].shape == (3, 2)
+    assert factors["one"]["lora_A"].shape == (2, 5)
 
 
 def test_identity_start_has_zero_b_and_a_uniform_a_from_the_seed():
     model = adapted(llama(), targets=["q_proj", "lm_head"], seed=3, **{"r": 3})
     bank = model.base_model.bank()
     draws, place = uniform(0, 10**4), 0
-    for _, rank in bank.targets.values():
-        assert rank == 3
-    for name, factors in bank().items():
-        (_, fan_in), rank = bank.targets[name]
-        assert torch.equal(factors.B, torch.zeros_like(factors.B))
-        expected = draws[place : place + rank * fan_in].view(rank, fan_in) / math.sqrt(fan_in)
-        assert torch.equal(factors.A, expected)
-        place += rank * fan_in
+    assert bank.layers == ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "lm_head"]
+    for factors in bank().values():
+        assert torch.equal(factors["lora_B"], torch.zeros_like(factors["lora_B"]))
+        expected = draws[place : place + 3 * 32].view(3, 32) / math.sqrt(32)
+        assert torch.equal(factors["lora_A"], expected)
+        place += 3 * 32
     assert bank.num_frozen == place
 
 
@@ -100,9 +99,9 @@ def test_the_papers_start_has_no_frozen_factor():
     model = adapted(start="paper")
     bank = model.base_model.bank()
     assert bank.num_frozen == 0
-    weights = torch.cat([torch.cat([f.B.flatten(), f.A.flatten()]) for f in bank().values()])
-    assert torch.equal(weights, bank.generator())
-    assert all(f.B.abs().max() > 0 and f.A.abs().max() > 0 for f in bank().values())
+    weights = torch.cat([torch.cat([f["lora_B"].flatten(), f["lora_A"].flatten()]) for f in bank().values()])
+    assert torch.equal(weights, bank.generators[0]())
+    assert all(factor.abs().max() > 0 for factors in bank().values() for factor in factors.values())
 
 
 def test_a_frozen_circuits_angles_count_as_frozen():
@@ -114,7 +113,8 @@ def test_a_frozen_circuits_angles_count_as_frozen():
 def test_update_is_alpha_over_r_times_b_a():
     model = trained_alike(start="paper")
     bank = model.base_model.bank()
-    for name, (A, B) in bank().items():
+    for name, factors in bank().items():
+        A, B = factors["lora_A"], factors["lora_B"]
         layer = model.base_model.model.get_submodule(name)
         update = layer.get_delta_weight("default")
         expected = 6 / 2 * (B @ A)
@@ -126,7 +126,8 @@ def test_logits_are_those_of_the_summed_weights():
     model = trained_alike(base, start="paper")
     reference = gpt2(tied=False)
     with torch.no_grad():
-        for name, (A, B) in model.base_model.bank()().items():
+        for name, factors in model.base_model.bank()().items():
+            A, B = factors["lora_A"], factors["lora_B"]
             update = 6 / 2 * (B @ A)
             reference.get_submodule(name).weight += update.T if "c_attn" in name else update
     torch.testing.assert_close(logits(model), logits(reference), rtol=1e-4, atol=1e-4)
@@ -144,7 +145,7 @@ def test_starts_as_the_identity_bit_for_bit(make):
 
 def test_only_the_generator_trains_and_its_count_is_the_specs():
     model = adapted()
-    spec = model.base_model.bank().generator.spec
+    spec = model.base_model.bank().generators[0].spec
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     assert sorted(n.replace("lora_bank.default.", "lora_bank.") for n in names) == KEYS
     trainable, total = model.get_nb_trainable_parameters()
@@ -186,17 +187,18 @@ def test_gradient_is_that_of_a_plain_lora_pulled_back():
     bank = model.base_model.bank()
 
     plain = get_peft_model(gpt2(), LoraConfig(r=2, lora_alpha=6, target_modules=TARGETS)).eval()
-    factors = bank()
-    for name, (A, B) in factors.items():
+    generated = bank()
+    for name, factors in generated.items():
+        A, B = factors["lora_A"], factors["lora_B"]
         layer = plain.base_model.model.get_submodule(name)
         layer.lora_A["default"].weight.data.copy_(A)
         layer.lora_B["default"].weight.data.copy_(B)
     loss(plain).backward()
     wanted = []
-    for name in factors:
+    for name in generated:
         layer = plain.base_model.model.get_submodule(name)
         wanted += [layer.lora_A["default"].weight.grad, layer.lora_B["default"].weight.grad]
-    made = [tensor for pair in factors.values() for tensor in pair]
+    made = [generated[name][role] for name in generated for role in ("lora_A", "lora_B")]
     expected = torch.autograd.grad(made, list(bank.parameters()), wanted)
     for ours, theirs in zip(gradients(model), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
@@ -311,7 +313,7 @@ def test_weights_are_fresh_after_an_optimizer_step():
     optimizer.step()
     after = layer.lora_B["default"].weight.detach()
     assert not torch.equal(before, after)
-    assert torch.equal(after, model.base_model.bank()()["lm_head"].B)
+    assert torch.equal(after, model.base_model.bank()()["lm_head"]["lora_B"])
 
 
 def test_weights_are_fresh_after_loading_and_after_restoring():
@@ -322,8 +324,8 @@ def test_weights_are_fresh_after_loading_and_after_restoring():
     assert not torch.allclose(logits(model), first)
     model.load_state_dict(state)
     assert torch.equal(logits(model), first)
-    replaced = nn.Parameter(torch.zeros_like(model.base_model.bank().generator.mapping.last.weight))
-    model.base_model.bank().generator.mapping.last.weight = replaced
+    replaced = nn.Parameter(torch.zeros_like(model.base_model.bank().generators[0].mapping.last.weight))
+    model.base_model.bank().generators[0].mapping.last.weight = replaced
     assert not torch.allclose(logits(model), first)
 
 
@@ -479,9 +481,9 @@ def test_the_circuit_is_saved_as_json(tmp_path):
     model.save_pretrained(tmp_path)
     data = json.loads((tmp_path / "adapter_config.json").read_text())
     assert data["ansatz"] == "custom"
-    assert data["resolved"]["circuit"] == circuit.to_dict()
+    assert data["resolved"]["circuits"] == [circuit.to_dict()]
     loaded = PeftModel.from_pretrained(gpt2(), tmp_path)
-    assert loaded.base_model.bank().generator.spec.circuit == circuit
+    assert loaded.base_model.bank().generators[0].spec.circuit == circuit
     assert torch.equal(logits(loaded), logits(model))
     loaded.save_pretrained(tmp_path / "again")
     again = PeftModel.from_pretrained(gpt2(), tmp_path / "again")
@@ -515,7 +517,7 @@ def test_a_damaged_checksum_is_refused(tmp_path):
     adapted().save_pretrained(tmp_path)
     edit_config(tmp_path, lambda data: data["resolved"].update(frozen_checksum="0123456789abcdef"))
     base = gpt2()
-    with pytest.raises(ConfigError, match=r"seed 0 has checksum .* trained with 0123456789abcdef"):
+    with pytest.raises(ConfigError, match=r"seed 0 have checksum .* trained with 0123456789abcdef"):
         PeftModel.from_pretrained(base, tmp_path)
     assert_untouched(base)
 
@@ -608,13 +610,13 @@ def test_safe_merge_refuses_what_is_not_finite(how):
     embedding = base.transformer.wte.weight
     model = trained_alike(base, targets=["lm_head"])
     with torch.no_grad():
-        model.base_model.bank().generator.mapping.last.bias[0] = float("nan")
+        model.base_model.bank().generators[0].mapping.last.bias[0] = float("nan")
     with pytest.raises(ValueError, match="NaNs detected"):
         getattr(model, how)(safe_merge=True)
     assert base.lm_head.get_base_layer().weight is embedding
     assert embedding.isfinite().all()
     with torch.no_grad():
-        model.base_model.bank().generator.mapping.last.bias[0] = 0.0
+        model.base_model.bank().generators[0].mapping.last.bias[0] = 0.0
     loss(model).backward()
     assert all(g.isfinite().all() for g in gradients(model))
 
@@ -702,7 +704,8 @@ def test_two_active_adapters_add_up():
     reference.load_state_dict(gpt2(tied=True).state_dict())
     with torch.no_grad():
         for adapter in ("default", "two"):
-            for name, (A, B) in model.base_model.bank(adapter)().items():
+            for name, factors in model.base_model.bank(adapter)().items():
+                A, B = factors["lora_A"], factors["lora_B"]
                 layer = reference.get_submodule(name)
                 update = model.base_model.model.get_submodule(name).scaling[adapter] * (B @ A)
                 layer.weight += update if name == "lm_head" else update.T
@@ -774,7 +777,7 @@ def test_weighted_adapters_are_refused():
     assert list(model.peft_config) == ["default", "two"]
 
 
-@pytest.mark.parametrize("name", ["generator", "mapping", "source", "layers", "weight", "a.b"])
+@pytest.mark.parametrize("name", ["generators", "0", "mapping", "source", "layers", "weight", "a.b"])
 def test_adapter_names_that_would_lose_tensors_when_saving_are_refused(name):
     model = trained_alike()
     before = logits(model)
@@ -848,7 +851,7 @@ def test_a_default_dtype_of_half_precision_does_not_reach_the_generator(autocast
 
 def test_double_precision_is_followed():
     model = trained_alike().double()
-    assert model.base_model.bank().generator.source.angles.dtype == torch.float64
+    assert model.base_model.bank().generators[0].source.angles.dtype == torch.float64
     torch.testing.assert_close(logits(model).float(), logits(trained_alike()), rtol=1e-4, atol=1e-4)
 
 
@@ -858,7 +861,7 @@ def test_autocast_leaves_the_generator_alone():
         loss(model).backward()
         weight = model.base_model.model.lm_head.lora_B["default"].weight
     assert weight.dtype == torch.float32
-    assert torch.equal(weight, model.base_model.bank()()["lm_head"].B)
+    assert torch.equal(weight, model.base_model.bank()()["lm_head"]["lora_B"])
     low = gradients(model)
     model.zero_grad()
     loss(model).backward()
@@ -869,7 +872,8 @@ def test_autocast_leaves_the_generator_alone():
 def test_rank_stabilised_scale_and_dropout_are_pefts():
     model = trained_alike(use_rslora=True, lora_dropout=0.5)
     layer = model.base_model.model.lm_head
-    A, B = model.base_model.bank()()["lm_head"]
+    factors = model.base_model.bank()()["lm_head"]
+    A, B = factors["lora_A"], factors["lora_B"]
     torch.testing.assert_close(layer.get_delta_weight("default"), 6 / math.sqrt(2) * (B @ A))
     assert torch.equal(logits(model), logits(model))
     model.train()

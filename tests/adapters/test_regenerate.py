@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from qiskit.quantum_info import DensityMatrix, state_fidelity
 
 from qpeft.adapters import QPAConfig
-from qpeft.adapters.regenerate import Deviation, circuit_source, deviation, with_exact_weights
+from qpeft.adapters.regenerate import Deviation, circuit_generators, deviation, with_exact_weights
 from qpeft.errors import ConfigError, EngineError
 from tests.tiny_models import gpt2, logits, shake
 
@@ -59,7 +59,7 @@ def test_the_deviation_shrinks_with_the_shots_and_repeats():
 
 def test_the_deviation_is_that_of_the_sample_the_weights_are_made_of():
     model = adapted(engine="exact:5x")
-    source, samples = circuit_source(model), []
+    ((_, source),), samples = circuit_generators(model), []
     original = source.engine.probabilities
     source.engine.probabilities = lambda circuit, angles: samples.append(original(circuit, angles)) or samples[-1]
     logits(model)
@@ -83,7 +83,7 @@ def test_adapters_without_a_circuit_have_neither():
     torch.manual_seed(0)
     lora = get_peft_model(gpt2(), LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM"))
     for model in (lora, adapted(source="free"), adapted(source="none")):
-        assert deviation(model) is None and circuit_source(model) is None
+        assert deviation(model) is None and circuit_generators(model) == []
         with pytest.raises(ConfigError, match="'default' runs no circuit"):
             with_exact_weights(model)
     assert deviation(adapted(source="frozen", engine="exact:10x")).weights == "last_sample"

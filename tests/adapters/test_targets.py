@@ -41,7 +41,7 @@ def test_targets_are_plain_pefts(selection):
     expected = by_peft(llama(), **selection)
     assert expected
     model = get_peft_model(llama(), QPAConfig(r=2, **selection))
-    assert list(model.base_model.bank().targets) == expected
+    assert list(model.base_model.bank().layers) == expected
     assert list(resolve_targets(llama(), QPAConfig(r=2, **selection))) == expected
     shake(model)
     assert not torch.allclose(logits(model), logits(llama()))
@@ -50,7 +50,7 @@ def test_targets_are_plain_pefts(selection):
 def test_many_targets_which_peft_shortens():
     expected = by_peft(llama(layers=4), target_modules="all-linear")
     assert len(expected) == 28
-    assert list(get_peft_model(llama(layers=4), config("all-linear")).base_model.bank().targets) == expected
+    assert list(get_peft_model(llama(layers=4), config("all-linear")).base_model.bank().layers) == expected
 
 
 def test_shapes_are_out_by_in_for_both_kinds_of_layer():
@@ -69,8 +69,8 @@ def test_shapes_are_out_by_in_for_both_kinds_of_layer():
 
 
 def test_targets_do_not_depend_on_the_order_they_are_named_in():
-    one = get_peft_model(gpt2(), config(["lm_head", "c_attn"])).base_model.bank().targets
-    other = get_peft_model(gpt2(), config(["c_attn", "lm_head"])).base_model.bank().targets
+    one = get_peft_model(gpt2(), config(["lm_head", "c_attn"])).base_model.bank().layers
+    other = get_peft_model(gpt2(), config(["c_attn", "lm_head"])).base_model.bank().layers
     assert list(one) == list(other)
 
 
@@ -78,7 +78,7 @@ def test_targets_do_not_depend_on_the_order_they_are_named_in():
 def test_without_targets_it_is_the_head(make):
     assert head_name(make()) == "lm_head"
     unnamed = config(None)
-    assert list(get_peft_model(make(), unnamed).base_model.bank().targets) == ["lm_head"]
+    assert list(get_peft_model(make(), unnamed).base_model.bank().layers) == ["lm_head"]
     assert unnamed.target_modules == {"lm_head"}
 
 
@@ -114,7 +114,7 @@ def test_a_second_adapter_sees_the_same_layers(targets):
     model = get_peft_model(gpt2(), config("all-linear"))
     model.add_adapter("two", config(targets))
     once = get_peft_model(gpt2(), config(targets))
-    assert model.base_model.bank("two").targets == once.base_model.bank().targets
+    assert model.base_model.bank("two").layers == once.base_model.bank().layers
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,6 @@ def test_a_config_is_used_on_models_of_other_sizes():
     shared = config(["lm_head"], budget=300)
     first = get_peft_model(gpt2(), shared)
     second = get_peft_model(gpt2(vocabulary=300), shared)
-    assert first.base_model.bank().generator.spec.target_size == 2 * (100 + 32)
-    assert second.base_model.bank().generator.spec.target_size == 2 * (300 + 32)
+    assert first.base_model.bank().generators[0].spec.target_size == 2 * (100 + 32)
+    assert second.base_model.bank().generators[0].spec.target_size == 2 * (300 + 32)
     assert torch.equal(logits(second), logits(gpt2(vocabulary=300)))

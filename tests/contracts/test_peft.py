@@ -12,7 +12,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer, LoraModel
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import (
+    BaseTuner,
+    BaseTunerLayer,
+    _maybe_include_all_linear_layers,
+    check_target_module_exists,
+)
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from torch import nn
@@ -20,7 +25,7 @@ from transformers import GPT2ForSequenceClassification
 
 import qpeft.adapters
 from qpeft.adapters import QPAConfig, QPAModel
-from qpeft.adapters.peft_internals import GeneratedLoraModel, QpeftType
+from qpeft.adapters.peft_internals import GeneratedLoraModel, GeneratedTuner, QpeftType
 from tests.tiny_models import IDS, gpt2, llama, logits
 
 pytestmark = pytest.mark.filterwarnings(
@@ -148,9 +153,9 @@ def test_all_linear_knows_layers_that_are_already_wrapped():
 
 def test_an_excluded_module_is_false():
     config = LoraConfig(target_modules=["q_proj"], exclude_modules=["layers.0.self_attn.q_proj"])
-    assert not LoraModel._check_target_module_exists(config, "model.layers.0.self_attn.q_proj")
-    assert LoraModel._check_target_module_exists(config, "model.layers.1.self_attn.q_proj")
-    assert not LoraModel._check_target_module_exists(config, "model.layers.1.self_attn.k_proj")
+    assert not check_target_module_exists(config, "model.layers.0.self_attn.q_proj")
+    assert check_target_module_exists(config, "model.layers.1.self_attn.q_proj")
+    assert not check_target_module_exists(config, "model.layers.1.self_attn.k_proj")
 
 
 # ---- hooks into the tuner
@@ -176,12 +181,17 @@ def test_an_excluded_module_is_false():
 def test_what_we_override_exists_with_these_parameters(name, parameters):
     given = [p for p in inspect.signature(getattr(LoraModel, name)).parameters if p != "self"]
     assert given[: len(parameters)] == parameters
-    assert name in vars(GeneratedLoraModel)
+    assert name in overridden()
+
+
+def overridden():
+    ours = {*vars(GeneratedLoraModel), *vars(GeneratedTuner)}
+    callables = {name for name in ours if callable(getattr(GeneratedLoraModel, name)) and not name.startswith("__")}
+    return {name for name in callables if hasattr(LoraModel, name)}
 
 
 def test_we_override_nothing_else_of_pefts():
-    ours = {name for name in vars(GeneratedLoraModel) if callable(getattr(GeneratedLoraModel, name))}
-    assert {name for name in ours if hasattr(LoraModel, name) and not name.startswith("__")} == {
+    assert overridden() == {
         "inject_adapter", "_check_tied_modules", "_get_tied_target_modules", "_cast_adapter_dtype",
         "_remove_adapter_name_from_key", "set_adapter", "set_requires_grad", "delete_adapter", "add_weighted_adapter",
         "merge_adapter", "unmerge_adapter", "_unload_and_optionally_merge",
@@ -256,14 +266,14 @@ def test_what_belongs_to_the_tuner_is_saved_under_its_prefix(tmp_path):
     model.save_pretrained(tmp_path)
     keys = load_file(tmp_path / "adapter_model.safetensors")
     assert keys
-    assert all(key.startswith("base_model.lora_bank.generator.") for key in keys)
+    assert all(key.startswith("base_model.lora_bank.generators.0.") for key in keys)
 
 
 def test_peft_leaves_out_keys_that_contain_another_adapters_name(tmp_path):
     """Why some adapter names are refused."""
     from peft.utils.save_and_load import _filter_state_dict_for_adapter_name
 
-    state = {"base_model.lora_bank.default.generator.mapping.x": 1, "base_model.lora_bank.mapping.generator.y": 2}
+    state = {"base_model.lora_bank.default.generators.0.mapping.x": 1, "base_model.lora_bank.mapping.generator.y": 2}
     assert _filter_state_dict_for_adapter_name(state, ["mapping"]) == {}
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft import LoraConfig
-from peft.tuners.lora import LoraModel
-from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers, check_target_module_exists
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -15,7 +15,7 @@ from qpeft.errors import ConfigError, unknown_name
 Shape = tuple[int, int]  # (out_features, in_features)
 
 
-def _linear_shape(module: Any) -> Shape | None:
+def linear_shape(module: Any) -> Shape | None:
     """(out_features, in_features) of a Linear or Conv1D, wrapped or not; None for anything else."""
     base: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     if isinstance(base, nn.Linear):
@@ -41,7 +41,7 @@ def _outer_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def linear_layers(model: nn.Module) -> dict[str, Shape]:
     """Every Linear and Conv1D of a model, by name, those wrapped by a tuner included once."""
-    shapes = {name: _linear_shape(module) for name, module in _outer_modules(model).items()}
+    shapes = {name: linear_shape(module) for name, module in _outer_modules(model).items()}
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
@@ -62,7 +62,7 @@ def head_name(model: nn.Module) -> str:
     """
     head = embeddings_of(model, "get_output_embeddings")
     for name, module in model.named_modules():
-        if module is head and _linear_shape(module) is not None:
+        if module is head and linear_shape(module) is not None:
             return str(name)
     raise ConfigError(
         f"{type(model).__name__} has no output head that is a Linear layer; name the layers to adapt "
@@ -70,18 +70,35 @@ def head_name(model: nn.Module) -> str:
     )
 
 
-def resolve_targets(model: nn.Module, config: LoraConfig) -> dict[str, Shape]:
-    """The layers a config targets, in the model's order; `target_modules=None` means the output head.
+def default_targets(model: nn.Module, config: PeftConfig) -> set[str]:
+    """What `target_modules=None` means: the output head; for other tasks than language modelling, PEFT's own choice.
+
+    Raises:
+        ConfigError: The model has no such head, or PEFT knows no choice for its architecture.
+    """
+    if config.task_type in (None, "CAUSAL_LM", "SEQ_2_SEQ_LM"):
+        return {head_name(model)}
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
+        raise ConfigError(
+            f"there are no usual target layers for a {kind or type(model).__name__} model; name the layers to adapt "
+            "(target_modules, or --targets on the command line)"
+        )
+    return set(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[kind])
+
+
+def resolve_targets(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
+    """The layers a config targets, in the model's order; see `default_targets` for `target_modules=None`.
 
     Raises:
         ConfigError: A named target matches no Linear or Conv1D layer (the message lists the nearest), or none is left.
     """
     if config.target_modules is None:
-        config.target_modules = {head_name(model)}
+        config.target_modules = default_targets(model, config)
     config = _maybe_include_all_linear_layers(config, model)
     layers = linear_layers(model)
     modules = _outer_modules(model).keys()
-    matched = {name for name in modules if LoraModel._check_target_module_exists(config, name)}
+    matched = {name for name in modules if check_target_module_exists(config, name)}
     short = sorted({name.rsplit(".", 1)[-1] for name in layers})
     if isinstance(config.target_modules, str):
         if not matched & layers.keys():
@@ -103,3 +120,14 @@ def resolve_targets(model: nn.Module, config: LoraConfig) -> dict[str, Shape]:
             f"Available: {', '.join(short)}"
         )
     return {name: shape for name, shape in layers.items() if name in matched}
+
+
+def adapted_layers(model: Any) -> dict[str, Shape]:
+    """The layers of a PEFT model that hold an adapter, by name; its output head if none does (a prefix)."""
+    inner = model.get_base_model()
+    found = {name: layer for name, layer in _outer_modules(inner).items() if isinstance(layer, BaseTunerLayer)}
+    shapes = {name: shape for name, layer in found.items() if (shape := linear_shape(layer)) is not None}
+    if found:
+        return shapes
+    head = head_name(inner)
+    return {head: linear_layers(inner)[head]}

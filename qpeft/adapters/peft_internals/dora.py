@@ -1,0 +1,118 @@
+"""DoRA with generated magnitudes: W' = m * (W0 + s B A) / ||W0 + s B A||, the norm of each output or each input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.dora import DoraLinearLayer
+from peft.tuners.lora.variants import DoraLinearVariant
+from peft.utils.integrations import dequantize_module_weight
+from peft.utils.other import transpose
+from torch import Tensor, nn
+
+from qpeft.adapters.generated import WeightSource
+
+
+class GeneratedMagnitude(DoraLinearLayer):  # type: ignore[misc]  # peft is untyped
+    """Stands where peft keeps the trainable magnitudes of a layer.
+
+    Args:
+        source: Where the generated numbers come from.
+        layer: Name of the target layer.
+        start: ||W0|| of each output or input, to which the generated numbers are relative: m = ||W0|| (1 + g); None if
+            they are the magnitudes themselves: m = g.
+        fan_in_fan_out: Whether the base weight is stored (in, out), as Conv1D's is.
+        axis: The axis of a weight (out, in) that the norm is taken over: 1 for a norm of each output, 0 of each input.
+    """
+
+    start: Tensor | None
+
+    def __init__(self, source: WeightSource, layer: str, start: Tensor | None, fan_in_fan_out: bool, axis: int) -> None:
+        super().__init__(fan_in_fan_out)
+        self.source, self.layer, self.axis = source, layer, axis
+        self.register_buffer("start", start, persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        generated: Tensor = self.source[self.layer]["lora_magnitude_vector"]
+        return generated if self.start is None else self.start * (1 + generated)
+
+    def get_weight_norm(
+        self, weight: Tensor, lora_weight: Tensor, scaling: float, adapter_name: str | None = None
+    ) -> Tensor:
+        """||W0 + s B A||, (out,) or (in,)."""
+        updated = transpose(weight, self.fan_in_fan_out) + scaling * lora_weight
+        norm: Tensor = torch.linalg.norm(updated, dim=self.axis).to(weight.dtype)
+        return norm
+
+
+class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is untyped
+    """DoRA whose norms and magnitudes are one for each input (arXiv 2410.09846, eq. 10): W' x = (W0 + s B A)(m/n * x).
+
+    peft's own has one for each output; its `init` serves both, as the magnitudes are put in place afterwards.
+    """
+
+    @staticmethod
+    def _factor(module: Any, adapter: str, norm: Tensor) -> Tensor:
+        """The factor m / n in the shape that multiplies the stored weight."""
+        factor: Tensor = transpose((module.lora_magnitude_vector[adapter].weight / norm).view(1, -1), _stored(module))
+        return factor
+
+    @staticmethod
+    def merge_safe(module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
+        delta = module.get_delta_weight(active_adapter)
+        with module._unmerged_base_weight(safe_merge=True) as base_weight:
+            norm = module.lora_magnitude_vector[active_adapter].get_weight_norm(
+                base_weight, transpose(delta, _stored(module)), scaling=1
+            )
+        module._cache_store(f"{active_adapter}-weight_norm", norm.detach())
+        base = dequantize_module_weight(module.get_base_layer())
+        merged: Tensor = InputDoraVariant._factor(module, active_adapter, norm) * (base + delta)
+        return merged.to(orig_weight.dtype)
+
+    @staticmethod
+    def merge_unsafe(module: Any, active_adapter: str, orig_weight: Tensor) -> None:
+        orig_weight.data = InputDoraVariant.merge_safe(module, active_adapter, orig_weight)
+
+    @staticmethod
+    def unmerge(module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
+        norm = module._cache_pop(f"{active_adapter}-weight_norm")
+        factor = InputDoraVariant._factor(module, active_adapter, norm)
+        restored: Tensor = orig_weight.data / factor - module.get_delta_weight(active_adapter)
+        return restored.to(orig_weight.dtype)
+
+    @staticmethod
+    def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any) -> Tensor:
+        lora_A, lora_B = module.lora_A[active_adapter], module.lora_B[active_adapter]
+        magnitude, scaling = module.lora_magnitude_vector[active_adapter], module.scaling[active_adapter]
+        weight = dequantize_module_weight(module.get_base_layer()).to(x.dtype)
+        lora_weight = magnitude.get_lora_weight(lora_A=lora_A, lora_B=lora_B).to(x.dtype).detach()
+        # The norm gets no gradient, as in DoRA (arXiv 2402.09353, section 4.3).
+        norm = magnitude.get_weight_norm(weight, lora_weight, scaling).detach()
+        factor = magnitude.weight / norm
+        base = nn.functional.linear(x * (factor - 1), transpose(weight, _stored(module)))
+        update: Tensor = lora_B(lora_A(module.lora_dropout[active_adapter](x) * factor)) * scaling
+        return result + base.to(result.dtype) + update.to(result.dtype)
+
+
+def _stored(module: Any) -> bool:
+    return bool(module.fan_in_fan_out)
+
+
+def generate_magnitude(
+    layer: LoraLayer, adapter_name: str, source: WeightSource, name: str, *, relative: bool, of_inputs: bool
+) -> None:
+    """Puts generated magnitudes into a layer that peft has prepared for DoRA."""
+    prepared = layer.lora_magnitude_vector[adapter_name]
+    axis = 0 if of_inputs else 1
+    fan_in_fan_out = prepared.fan_in_fan_out
+    if of_inputs:
+        layer.lora_variant[adapter_name] = InputDoraVariant()
+        weight = transpose(dequantize_module_weight(layer.get_base_layer()), fan_in_fan_out)
+        norm = torch.linalg.norm(weight.detach().float(), dim=axis)
+    else:
+        norm = prepared.weight.detach().float()  # B is zero here, so this is ||W0||
+    stand_in = GeneratedMagnitude(source, name, norm if relative else None, fan_in_fan_out, axis)
+    layer.lora_magnitude_vector[adapter_name] = stand_in

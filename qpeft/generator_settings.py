@@ -1,0 +1,94 @@
+"""The settings of a generator, once for PEFT configs, TOML files and the command line."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields
+from typing import Any
+
+from qpeft.engines import check_engine
+from qpeft.errors import ConfigError
+from qpeft.options import option
+from qpeft.registry import Registry
+
+STARTS = ("identity", "paper")
+SCOPES = ("model", "layer")
+
+PRESETS: Registry[dict[str, Any]] = Registry(
+    "preset",
+    {
+        # One small hidden layer trains best for its size, and p * 2**N - 1 keeps the angles' gradient alive.
+        "default": {"hidden": [16], "activation": "gelu", "transform": "scaled", "start": "identity"},
+        # arXiv 2410.09846, Table 1 and Appendix J: seven hidden layers, no activation, p itself, no zero start.
+        "paper": {
+            "hidden": [32, 64, 128, 128, 64, 32, 32], "activation": "none", "transform": "identity", "start": "paper",
+        },
+    },
+)  # fmt: skip
+
+
+@dataclass
+class GeneratorSettings:
+    """How a circuit and a mapping network generate an adapter's weights (arXiv 2410.09846).
+
+    Fields left None are taken from the preset. Without `chunk_size` or `budget` a generator trains at most half as many
+    numbers as LoRA of rank 1 would on the same layers.
+
+    Raises:
+        ConfigError: A value that is not allowed.
+    """
+
+    preset: str = option("default", "'default' or 'paper': sets hidden, activation, transform and start")
+    chunk_size: int | None = option(None, "n_mlp, weights generated for each basis state")
+    budget: int | None = option(None, "most numbers to train; chooses the chunk size (half of LoRA r=1)")
+    ansatz: Any = option("ry_cnot", "registered ansatz, Circuit, or function (num_qubits, reps) -> Circuit")
+    reps: int = option(8, "layers of the ansatz")
+    hidden: list[int] | None = option(None, "widths of the mapping network's hidden layers")
+    activation: str | None = option(None, "activation of the mapping network")
+    transform: str | None = option(None, "what is done to the probabilities")
+    start: str | None = option(None, "'identity' (the adapter starts at zero) or 'paper' (all random)")
+    source: str = option("circuit", "circuit, or a classical control: frozen, free, mlp, none")
+    scope: str = option("model", "one generator for the whole 'model', or one for each 'layer'")
+    engine: str = option("exact", "engine that runs the circuit, NAME[@DEVICE][:SHOTS], e.g. exact:20x, aer:20x")
+    diff_method: str | None = option(None, "how the engine is differentiated; its own default if not given")
+    gradient_shots: str | None = option(None, "shots of each circuit of a sampled gradient, e.g. 100x; the engine's")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.engine, str):
+            raise ConfigError(
+                f"engine is a {type(self.engine).__name__}; give the name of a registered engine, since the config is "
+                "saved as a file: qpeft.register_engine gives an engine of your own a name"
+            )
+        check_engine(self.engine, self.diff_method, self.gradient_shots)
+        PRESETS[self.preset]  # an unknown name raises
+        _require(self.start is None or self.start in STARTS, f"start {self.start!r} is not one of {', '.join(STARTS)}")
+        _require(self.scope in SCOPES, f"scope {self.scope!r} is not one of {', '.join(SCOPES)}")
+        _require(is_whole(self.reps) and self.reps >= 0, f"reps is {self.reps!r}; it must be a whole number, 0 or more")
+        for name in ("chunk_size", "budget"):
+            value = getattr(self, name)
+            fine = value is None or (is_whole(value) and value >= 1)
+            _require(fine, f"{name} is {value!r}; it must be a whole number of at least 1")
+        both = self.chunk_size is not None and self.budget is not None
+        _require(not both, "give chunk_size or budget, not both: the budget chooses the chunk size")
+        hidden = self.hidden
+        sound = hidden is None or (isinstance(hidden, list) and all(map(is_whole, hidden)))
+        _require(sound, f"hidden is {hidden!r}; it must be a list of whole numbers")
+
+    def apply_preset(self) -> None:
+        """Fills the fields left None from the preset."""
+        for name, default in PRESETS[self.preset].items():
+            if getattr(self, name) is None:
+                setattr(self, name, copy.copy(default))
+
+
+SETTING_NAMES = tuple(field.name for field in fields(GeneratorSettings))
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an int; True is no number here."""
+    return type(value) is int
+
+
+def _require(fine: bool, message: str) -> None:
+    if not fine:
+        raise ConfigError(message)
