@@ -122,6 +122,7 @@ def test_checkpointing_gives_the_same_gradients(kind, make, use_reentrant):
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow  # compiling imports much
 def test_compiled_training_gives_the_same_gradients(kind):
     model = shaken(adapted(kind)).train()
     expected = loss(model)
