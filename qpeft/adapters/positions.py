@@ -54,7 +54,7 @@ class Positions:
             return torch.arange(x.shape[-2], device=x.device).expand(x.shape[:-1])
         if not is_head and (self._explicit or x.dim() == 2) and self._is_checkpointed():
             raise ConfigError(
-                "gradient checkpointing computes a layer again when the position_ids of its pass are no longer known; "
+                "gradient checkpointing computes a layer again when the positions of its pass are no longer known; "
                 "put the additive prefix on the output head, or train without checkpointing"
             )
         candidates = [self._given]
