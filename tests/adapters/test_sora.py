@@ -273,6 +273,12 @@ def test_config_survives_copies():
     config = SoRAConfig(r=4, target_modules=["c_attn"], threshold=0.1)
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
     assert SoRAConfig(**config.to_dict()).to_dict() == config.to_dict()
+    assert SoRAConfig(trainable_token_indices=None).trainable_token_indices == {}  # else heads drag embeddings along
+
+
+def test_a_frozen_factor_gets_frozen_gates():
+    down = nn.Linear(3, 2, bias=False).requires_grad_(False)
+    assert not GatedLinear(down, SoRAConfig()).gate.requires_grad
 
 
 # ---- pruning
