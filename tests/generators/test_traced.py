@@ -5,12 +5,16 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
+from peft import get_peft_model
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from qpeft.adapters import QPAConfig
 from qpeft.errors import EngineError
 from qpeft.generators import SOURCES, QPAGenerator, QPASpec, traced
-from qpeft.qcircuits import BlackBoxEngine, SampledEngine, StatevectorEngine, Surrogate
+from qpeft.qcircuits import BlackBoxEngine, Engine, SampledEngine, StatevectorEngine, Surrogate
+from tests.tiny_models import IDS, gpt2, shake
 
 EXACT = StatevectorEngine()
 
@@ -164,17 +168,14 @@ def test_the_operators_keep_to_torchs_rules(engine):
     torch.library.opcheck(torch.ops.qpeft.probabilities_vjp.default, (angles, state, gen.source.handle, cotangent))
 
 
-class Constant(BlackBoxEngine):
+class Constant(Engine):
     """Knows no angles."""
 
     def probabilities(self, circuit, angles):
         return angles.new_full((2**circuit.num_qubits,), 2.0**-circuit.num_qubits)
 
-    def evaluate(self, circuit, angles, shots, stream):
-        raise NotImplementedError
 
-
-def test_an_engine_without_gradient_gives_none(counter):
+def test_an_engine_without_gradient_gives_zeros(counter):
     gen = QPAGenerator(QPASpec(50, 7, zero_last=False), Constant())
     compiled = torch.compile(gen, backend=counter, fullgraph=True)
     loss(compiled()).backward()
@@ -267,3 +268,38 @@ def test_handles_keep_nothing_alive(counter):
     assert number not in traced._registered
     with pytest.raises(EngineError, match="module is gone"):
         traced.traced_probabilities(handle, 3, angles, [])
+
+
+# ---- a whole model
+
+
+def next_token_loss(model):
+    logits = model(input_ids=IDS, use_cache=False).logits
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["exact", "exact:20x"])
+def test_an_adapted_model_is_one_graph(engine, counter):
+    torch.manual_seed(0)
+    config = QPAConfig(target_modules=["c_attn", "lm_head"], r=2, reps=2, chunk_size=32, engine=engine)
+    eager = shake(get_peft_model(gpt2(), config)).train()
+    twin = copy.deepcopy(eager)
+    compiled = torch.compile(twin, backend=counter, fullgraph=True)
+    optimizers = [torch.optim.SGD(module.parameters(), lr=1e-3) for module in (eager, twin)]
+    for _ in range(2):
+        losses = []
+        for module, optimizer in zip((eager, compiled), optimizers, strict=True):
+            optimizer.zero_grad()
+            losses.append(next_token_loss(module))
+            losses[-1].backward()
+        torch.testing.assert_close(losses[1], losses[0])
+        trained = [p.grad for p in eager.parameters() if p.requires_grad]
+        for ours, theirs in zip((p.grad for p in twin.parameters() if p.requires_grad), trained, strict=True):
+            assert theirs.abs().max() > 0
+            torch.testing.assert_close(ours, theirs)
+        for optimizer in optimizers:
+            optimizer.step()
+        for ours, theirs in zip(twin.parameters(), eager.parameters(), strict=True):
+            ours.data.copy_(theirs)  # rounding must not choose another sample
+    assert counter.frame_count == 1
