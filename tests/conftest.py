@@ -46,13 +46,12 @@ def model_folder(tmp_path_factory):
 @pytest.fixture
 def make_config(model_folder, text_file, tmp_path):
     def make(adapter=None, data=None, model=None, training=None, **run):
-        sections = {} if adapter is None else {"adapter": adapter}
         return TrainConfig(
             model=ModelOptions(model=str(model or model_folder)),
             data=DataOptions(data=str(data or text_file), context=16),
             training=training or TrainingOptions(steps=6, batch_size=2, warmup_steps=1),
             run=RunOptions(**{"output": str(tmp_path / "run"), "save_every": 3, "log_every": 1, **run}),
-            **sections,
+            **(adapter or {}),
         )
 
     return make

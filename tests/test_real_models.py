@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from qpeft.training.config import AdapterOptions, DataOptions, ModelOptions, RunOptions, TrainConfig, TrainingOptions
+from qpeft.training.config import DataOptions, ModelOptions, RunOptions, TrainConfig, TrainingOptions
 from qpeft.training.finetune import train
+from tests.settings import adapter_settings
 
 DATA = Path(os.environ.get("QPEFT_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
@@ -25,7 +26,7 @@ def test_a_real_model_learns_and_its_weights_stay(model, targets, tmp_path):
         data=DataOptions(
             data=str(DATA / "wikitext2"), clean="wikitext", by_line=True, max_train_chars=200_000, max_test_chars=20_000
         ),
-        adapter=AdapterOptions(targets=targets), training=TrainingOptions(steps=20),
+        **adapter_settings(targets=targets), training=TrainingOptions(steps=20),
         run=RunOptions(output=str(tmp_path / "run")),
     )  # fmt: skip
     result = train(config)

@@ -1,9 +1,21 @@
-"""Adapters: Hugging Face PEFT tuners whose weights a circuit generates. Importing this registers them with peft."""
+"""Adapters: Hugging Face PEFT tuners whose weights a circuit generates, and those they are compared with.
 
+Importing this registers them with peft.
+"""
+
+from qpeft.adapters.additive_prefix import AdditivePrefixConfig
 from qpeft.adapters.bank import QPABank
 from qpeft.adapters.config import GeneratedConfig, QPAConfig
 from qpeft.adapters.export import Exported, export_lora
+from qpeft.adapters.feedforward import FeedForwardConfig, HoulsbyConfig, PfeifferConfig
+from qpeft.adapters.generated_layers import QPAAdditivePrefixConfig, QPAFeedForwardConfig
 from qpeft.adapters.lora import QPAModel
+from qpeft.adapters.prefix import QPAPrefixConfig
+from qpeft.adapters.sora import SoRAConfig
 from qpeft.generator_settings import PRESETS
 
-__all__ = ["PRESETS", "Exported", "GeneratedConfig", "QPABank", "QPAConfig", "QPAModel", "export_lora"]
+__all__ = [
+    "PRESETS", "AdditivePrefixConfig", "Exported", "FeedForwardConfig", "GeneratedConfig", "HoulsbyConfig",
+    "PfeifferConfig", "QPAAdditivePrefixConfig", "QPABank", "QPAConfig", "QPAFeedForwardConfig", "QPAModel",
+    "QPAPrefixConfig", "SoRAConfig", "export_lora",
+]  # fmt: skip

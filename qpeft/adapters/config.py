@@ -156,8 +156,8 @@ class GeneratedConfig(GeneratorSettings):
         return [smallest + spare * size // sum(sizes) for smallest, size in zip(least, sizes, strict=True)]
 
     def usual_budget(self, pieces: Sequence[Piece]) -> int:
-        """The budget of a generator if none is given: half of what is generated at the least rank or width."""
-        raise NotImplementedError
+        """The budget of a generator if none is given: an eighth of what it generates."""
+        return sum(piece.size for piece in pieces) // 8
 
     def build_bank(self, pieces: Sequence[Piece]) -> QPABank:
         """The module that generates `pieces`; fills in `resolved`.

@@ -23,9 +23,10 @@ from qpeft.noise import devices
 from qpeft.qcircuits import Angle, Circuit, CircuitBuilder, ansatz, sampler_engine
 from qpeft.qcircuits.sampler_engine import QiskitSamplerEngine, frequencies_of_bits
 from qpeft.qcircuits.transpilation import transpile
-from qpeft.training.config import AdapterOptions, TrainingOptions
+from qpeft.training.config import TrainingOptions
 from qpeft.training.finetune import train
 from tests.qcircuits.qiskit_reference import bit_reversed, final_state, random_circuit
+from tests.settings import adapter_settings
 
 FALSE_ALARMS = 1e-6  # chance that a test of sampling fails for a right engine, if its seed were not fixed
 SHOTS = 20_000
@@ -482,7 +483,7 @@ def dying(monkeypatch):
 
 
 def test_training_goes_on_from_its_checkpoint_after_a_lost_job(dying, make_config):
-    adapter = AdapterOptions(rank=1, targets=["lm_head"], chunk_size=64, reps=1, engine="dying:200")
+    adapter = adapter_settings(rank=1, targets=["lm_head"], chunk_size=64, reps=1, engine="dying:200")
     config = make_config(adapter, training=TrainingOptions(steps=6, batch_size=2, warmup_steps=1), save_every=2)
     with pytest.raises(JobError, match="--resume"):
         train(config)

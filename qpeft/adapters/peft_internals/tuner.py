@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from qpeft.adapters.generated import GeneratedLinear, WeightSource
+from qpeft.adapters.generated import GeneratedLinear, GeneratedTensor, WeightSource
 from qpeft.adapters.peft_internals.targets import Shape, resolve_targets
 from qpeft.errors import ConfigError
 
@@ -34,10 +34,12 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
 
     Attributes:
         roles: The layers' dicts of modules that are replaced, by attribute name.
+        stand_in: What replaces them.
     """
 
     uses_shared_state = True
     roles: ClassVar[tuple[str, ...]]
+    stand_in: ClassVar[type[GeneratedTensor]] = GeneratedLinear
 
     @abstractmethod
     def build_bank(self, config: Any, targets: dict[str, Shape]) -> nn.Module:
@@ -108,7 +110,7 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
     def replace(self, layer: Any, adapter_name: str, source: WeightSource, name: str) -> None:
         """Puts stand-ins into one layer."""
         for role in self.roles:
-            getattr(layer, role)[adapter_name] = GeneratedLinear(source, name, role)
+            getattr(layer, role)[adapter_name] = self.stand_in(source, name, role)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """PEFT calls this on every module that has it after it has loaded an adapter's weights."""
