@@ -75,7 +75,7 @@ def prefix_pieces(config: PrefixTuningConfig) -> list[Piece]:
         config: With the model's sizes, which peft fills in; its `token_dim` is that of the key-value heads together.
     """
     shape = (config.num_virtual_tokens, config.token_dim)
-    # fan_in=1: frozen numbers in [-1, 1), about the size of peft's random start. From zeros, where all tokens look alike
+    # fan_in=1: frozen numbers in [-1, 1), about the size of peft's random start. From zeros, where tokens look alike
     # to the model, small runs ended with a slightly higher loss.
     return [Piece(f"layers.{i}", role, shape, fan_in=1) for i in range(config.num_layers) for role in (KEY, VALUE)]
 
