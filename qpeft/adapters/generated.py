@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qpeft.generators.saved import state_tensors
+
 Weights = Mapping[str, Tensor]  # one layer's tensors by role, e.g. "lora_A"
 
 
@@ -84,7 +86,7 @@ class WeightSource:
     @torch.no_grad()
     def _numbers(self) -> Tensor:
         """The bank's parameters and saved buffers in one vector."""
-        return torch.cat([t.reshape(-1) for t in self.bank.state_dict().values()])
+        return torch.cat([tensor.reshape(-1) for tensor in state_tensors(self.bank)])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightSource:
         return WeightSource(copy.deepcopy(self.bank, memo))

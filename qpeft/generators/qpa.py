@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qpeft.generators.mapping import MappingNetwork
+from qpeft.generators.saved import state_tensors
 from qpeft.generators.sources import CircuitSource, basis_labels, build_source, choose_sample
 from qpeft.generators.spec import QPASpec
 from qpeft.qcircuits import Engine, StatevectorEngine
@@ -76,7 +77,7 @@ class QPAGenerator(nn.Module):
         return self.source()  # type: ignore[no-any-return]
 
     def _state(self) -> list[Tensor]:
-        return list(self.state_dict().values())
+        return state_tensors(self)
 
     def choose_sample(self) -> None:
         """Makes the engine's next sample the one of the parameters as they are; nothing for an engine that has none."""
