@@ -34,7 +34,7 @@ class QPAFeedForwardConfig(GeneratedConfig, FeedForwardConfig):
         self.check_generated()
 
 
-class QPAFeedForwardModel(GeneratedTuner, FeedForwardModel):  # type: ignore[misc]  # peft is untyped
+class QPAFeedForwardModel(GeneratedTuner, FeedForwardModel):
     """The tuner behind `QPAFeedForwardConfig`."""
 
     roles = ("ffa_down", "ffa_up")
@@ -65,7 +65,7 @@ class QPAAdditivePrefixConfig(GeneratedConfig, AdditivePrefixConfig):
         self.check_generated()
 
 
-class QPAAdditivePrefixModel(GeneratedTuner, AdditivePrefixModel):  # type: ignore[misc]  # peft is untyped
+class QPAAdditivePrefixModel(GeneratedTuner, AdditivePrefixModel):
     """The tuner behind `QPAAdditivePrefixConfig`."""
 
     roles = ("additive_prefix",)

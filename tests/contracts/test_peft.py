@@ -26,6 +26,7 @@ from transformers import GPT2ForSequenceClassification
 import qpeft.adapters
 from qpeft.adapters import QPAConfig, QPAModel
 from qpeft.adapters.peft_internals import GeneratedLoraModel, GeneratedTuner, QpeftType
+from qpeft.adapters.peft_internals.tied import UntyingLoraModel
 from tests.tiny_models import IDS, gpt2, llama, logits
 
 pytestmark = pytest.mark.filterwarnings(
@@ -185,7 +186,7 @@ def test_what_we_override_exists_with_these_parameters(name, parameters):
 
 
 def overridden():
-    ours = {*vars(GeneratedLoraModel), *vars(GeneratedTuner)}
+    ours = {*vars(GeneratedLoraModel), *vars(GeneratedTuner), *vars(UntyingLoraModel)}
     callables = {name for name in ours if callable(getattr(GeneratedLoraModel, name)) and not name.startswith("__")}
     return {name for name in callables if hasattr(LoraModel, name)}
 

@@ -6,6 +6,6 @@ from qpeft.adapters.peft_internals.targets import Shape, adapted_layers, head_na
 from qpeft.adapters.peft_internals.tuner import GeneratedTuner, bank_of
 
 __all__ = [
-    "GeneratedLoraModel", "GeneratedTuner", "QpeftType", "Shape", "adapted_layers", "bank_of", "fully_trained", "head_name",
-    "linear_layers", "lora_layers", "register", "resolve_targets",
+    "GeneratedLoraModel", "GeneratedTuner", "QpeftType", "Shape", "adapted_layers", "bank_of", "fully_trained",
+    "head_name", "linear_layers", "lora_layers", "register", "resolve_targets",
 ]  # fmt: skip

@@ -9,14 +9,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from peft.tuners.lora import LoraModel
 from torch import nn
 
 from qpeft.adapters.peft_internals.targets import resolve_targets
+from qpeft.adapters.peft_internals.tied import UntyingLoraModel
 from qpeft.errors import ConfigError
 
 
-class GatedLoraModel(LoraModel):  # type: ignore[misc]  # peft is untyped
+class GatedLoraModel(UntyingLoraModel):
     """A LoRA tuner whose A is what `gated` makes of it."""
 
     @abstractmethod

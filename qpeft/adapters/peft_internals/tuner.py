@@ -72,13 +72,14 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
         if self.bank_attribute() not in self._modules:
             self.add_module(self.bank_attribute(), nn.ModuleDict())
             self._sources: dict[str, WeightSource] = {}
-            self._a_layer: dict[str, BaseTunerLayer] = {}  # one of each adapter: they are disabled and merged together
-            self._hooks: tuple[RemovableHandle, ...] = ()
+            self._layers: dict[str, list[BaseTunerLayer]] = {}
+            self._generating_hooks: tuple[RemovableHandle, ...] = ()
         config = self.peft_config[adapter_name]
         shapes = resolve_targets(model, config)
         bank = self.build_bank(config, shapes)
         _check_adapter_name(adapter_name, bank)
 
+        training = [(parameter, parameter.requires_grad) for parameter in self.banks.parameters()]
         with warnings.catch_warnings():
             # peft notes that Conv1D needs fan_in_fan_out; it then sets that layer by layer, which is what we want.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
@@ -93,19 +94,21 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
         self.banks[adapter_name] = bank
         self._move_adapter_to_device_of_base_layer(adapter_name)
         source = self._sources[adapter_name] = WeightSource(bank)
-        self._a_layer[adapter_name] = next(iter(layers.values()))
+        self._layers[adapter_name] = list(layers.values())
         for name, layer in layers.items():
             self.replace(layer, adapter_name, source, name)
-        if not self._hooks:  # not earlier: a refused adapter leaves no hook behind
+        if not self._generating_hooks:  # not earlier: a refused adapter leaves no hook behind
             # On the inner model, because `generate()` bypasses the tuner's own forward; bound methods, because lambdas
             # do not survive deepcopy.
-            self._hooks = (
+            self._generating_hooks = (
                 model.register_forward_pre_hook(self._begin_forward, prepend=True),
                 model.register_forward_hook(self._end_forward, always_call=True),
             )
         # Decided once, here: scanning all modules at every forward would cost more than the generator on large models.
         self._checkpointed = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
-        self._sync_requires_grad()
+        bank.requires_grad_(adapter_name in self.active_adapters and not config.inference_mode)
+        for parameter, trained in training:  # peft keeps what it was for the adapters that were there
+            parameter.requires_grad_(trained)
 
     def replace(self, layer: Any, adapter_name: str, source: WeightSource, name: str) -> None:
         """Puts stand-ins into one layer."""
@@ -136,10 +139,9 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
 
     def _begin_forward(self, module: nn.Module, args: Any) -> None:
         self._refuse_reentrant_checkpointing()
-        for name in self.active_adapters:
-            layer = self._a_layer.get(name)
-            if layer is not None and not (layer.disable_adapters or layer.merged):  # else nobody asks for the weights
-                self._sources[name].begin_forward()
+        for name, layers in self._layers.items():
+            if any(name in layer.active_adapters and not (layer.disable_adapters or layer.merged) for layer in layers):
+                self._sources[name].begin_forward()  # else nobody asks for the weights
 
     def _end_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         for source in self._sources.values():
@@ -158,15 +160,18 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
 
     # ---- adapters on and off
 
-    def _sync_requires_grad(self, inference_mode: bool | None = None) -> None:
-        for name, bank in self.banks.items():
-            frozen = self.peft_config[name].inference_mode if inference_mode is None else inference_mode
-            bank.requires_grad_(name in self.active_adapters and not frozen)
-
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         super().set_adapter(adapter_name, inference_mode)
-        if self.bank_attribute() in self._modules:
-            self._sync_requires_grad(inference_mode or None)
+        self._train_active(inference_mode)
+
+    def _train_active(self, inference_mode: bool = False) -> None:
+        """What peft does to the parameters in its layers when it changes what is active."""
+        for name, bank in self.banks.items():
+            bank.requires_grad_(self._is_active(name) and not inference_mode)
+
+    def _is_active(self, adapter_name: str) -> bool:
+        # Asked of the layers: when peft deletes the active adapter, they may not all go on with the same one.
+        return any(adapter_name in layer.active_adapters for layer in self._layers.get(adapter_name, ()))
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
         super().set_requires_grad(adapter_names, requires_grad)
@@ -174,14 +179,16 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
             self.banks[name].requires_grad_(requires_grad)
 
     def delete_adapter(self, adapter_name: str) -> None:
+        was_active = self._is_active(adapter_name)
         super().delete_adapter(adapter_name)
-        del self.banks[adapter_name], self._sources[adapter_name], self._a_layer[adapter_name]
-        self._sync_requires_grad()
+        del self.banks[adapter_name], self._sources[adapter_name], self._layers[adapter_name]
+        if was_active:
+            self._train_active()
 
     @torch.no_grad()
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         model: nn.Module = super()._unload_and_optionally_merge(*args, **kwargs)
-        for hook in self._hooks:
+        for hook in self._generating_hooks:
             hook.remove()
         return model
 
