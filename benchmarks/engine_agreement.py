@@ -11,39 +11,17 @@ differ by their shot noise. Times are medians of forward + gradient, ratios to t
 from __future__ import annotations
 
 import argparse
-import math
 import warnings
 
 import torch
-from circuit_speed import REPS, median_seconds
+from one_step import one_step
 
 from qpeft.engines import get_engine
-from qpeft.qcircuits import Engine, ansatz
 
 ENGINES = (
     "exact", "exact:20x", "aer", "aer:20x", "pennylane@default.qubit", "pennylane@lightning.qubit",
     "hardware@fake_fez:20x",
 )  # fmt: skip
-
-
-def one_step(engine: Engine, num_qubits: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Probabilities, gradient and seconds of a step."""
-    circuit = ansatz("ry_cnot", num_qubits, REPS)
-    numbers = torch.Generator().manual_seed(num_qubits)
-    angles = (2 * torch.rand(circuit.num_parameters, generator=numbers, dtype=torch.float64) - 1) * math.pi
-    angles.requires_grad_()
-    weights = torch.randn(2**num_qubits, generator=numbers, dtype=torch.float64)
-    found: list[torch.Tensor] = []
-
-    def job() -> None:
-        angles.grad = None
-        probabilities = engine.probabilities(circuit, angles)
-        (probabilities @ weights).backward()  # type: ignore[no-untyped-call]
-        assert angles.grad is not None
-        found[:] = [probabilities.detach(), angles.grad.clone()]
-
-    seconds = median_seconds(job)
-    return found[0], found[1], seconds
 
 
 def main() -> None:

@@ -16,32 +16,11 @@ import resource
 import warnings
 
 import torch
-from circuit_speed import REPS, median_seconds
+from one_step import one_step
 
 from qpeft.noise.aer_engine import NoisyAerEngine
 from qpeft.noise.device import device
 from qpeft.noise.pauli_transfer import PauliTransferEngine
-from qpeft.qcircuits import Engine, ansatz
-
-
-def one_step(engine: Engine, num_qubits: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Probabilities, gradient and seconds of a step."""
-    circuit = ansatz("ry_cnot", num_qubits, REPS)
-    numbers = torch.Generator().manual_seed(num_qubits)
-    start = (2 * torch.rand(circuit.num_parameters, generator=numbers, dtype=torch.float64) - 1) * torch.pi
-    angles = start.to(dtype).requires_grad_()
-    weights = torch.randn(2**num_qubits, generator=numbers, dtype=torch.float64).to(dtype)
-    found: list[torch.Tensor] = []
-
-    def job() -> None:
-        angles.grad = None
-        probabilities = engine.probabilities(circuit, angles)
-        (probabilities @ weights).backward()  # type: ignore[no-untyped-call]
-        assert angles.grad is not None
-        found[:] = [probabilities.detach().double(), angles.grad.double().clone()]
-
-    seconds = median_seconds(job)
-    return found[0], found[1], seconds
 
 
 def main() -> None:

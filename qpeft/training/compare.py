@@ -16,9 +16,10 @@ from qpeft.extras import MissingExtraError
 from qpeft.training.compare_folder import ComparisonFolder
 from qpeft.training.compare_report import write_results, write_tables
 from qpeft.training.config import TrainConfig
-from qpeft.training.finetune import Prepared, add_adapter, prepare, train
+from qpeft.training.finetune import add_adapter, prepare, train
 from qpeft.training.progress import ProgressBar, new_display
 from qpeft.training.runs import MANIFEST, RunFolder
+from qpeft.training.tasks import Metric, Prepared, Task, task_for
 from qpeft.training.vary import Combination, Plan
 
 
@@ -31,7 +32,7 @@ class Outcome:
         seed: Its seed.
         folder: The run's folder.
         metrics: As in `qpeft.training.finetune.Result`; None if the run failed.
-        curve: (step, training loss in nats per token).
+        curve: (step, training loss).
         failure: Why the run failed, or None.
     """
 
@@ -50,6 +51,20 @@ class Comparison:
     folder: Path
     plan: Plan
     outcomes: list[Outcome]
+
+    @property
+    def task(self) -> Task:
+        return task_for(self.plan.combinations[0].config)
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The metrics after training of any run that succeeded; {} before there is one."""
+        return next((outcome.metrics["after"] for outcome in self.outcomes if outcome.metrics is not None), {})
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that the runs are compared by."""
+        return self.task.metrics(self.measured)[0]
 
     @property
     def failed(self) -> list[Outcome]:
@@ -87,7 +102,7 @@ def compare(plan: Plan, console: Console | None = None) -> Comparison:
                 outcomes.append(outcome)
                 write_tables(comparison)
                 display.advance(overall)
-                display.console.print(_line(plan, len(outcomes), outcome), highlight=False, markup=False)
+                display.console.print(_line(comparison, outcome), highlight=False, markup=False)
     write_results(comparison)
     return comparison
 
@@ -110,10 +125,14 @@ class Preparation:
 
 def _check(plan: Plan, preparation: Preparation) -> None:
     """Builds every combination's adapter once: what is wrong with its settings is said before any run starts."""
+    primary: set[str] = set()
     for combination in plan.combinations:
         prepared = preparation(combination.config)
+        primary.add(prepared.primary)
+        if len(primary) > 1:
+            raise ConfigError(f"the combinations are measured by {' and '.join(sorted(primary))}; compare them apart")
         try:
-            add_adapter(prepared.model, combination.config)
+            add_adapter(prepared, combination.config)
         except (MissingExtraError, JobError):
             continue  # not wrong, but not possible here and now: that run will fail
         except QpeftError as error:
@@ -143,10 +162,12 @@ def _output(plan: Plan) -> Path:
     return Path(config.run.output or f"runs/compare-{Path(config.model.model).name}")
 
 
-def _line(plan: Plan, number: int, outcome: Outcome) -> str:
-    total = len(plan.combinations) * len(plan.seeds)
-    head = f"{number}/{total}  {outcome.combination.label}, seed {outcome.seed}: "
+def _line(comparison: Comparison, outcome: Outcome) -> str:
+    total = len(comparison.plan.combinations) * len(comparison.plan.seeds)
+    head = f"{len(comparison.outcomes)}/{total}  {outcome.combination.label}, seed {outcome.seed}: "
     if outcome.metrics is None:
         return f"{head}failed: {outcome.failure}"
-    after, seconds = outcome.metrics["after"]["bits_per_byte"], outcome.metrics["seconds_per_step"]
-    return f"{head}{after:.4f} bits/byte" + ("" if seconds is None else f", {1000 * seconds:.0f} ms/step")
+    metric, seconds = comparison.primary, outcome.metrics["seconds_per_step"]
+    return f"{head}{metric.text(outcome.metrics['after'], 1)} {metric.name}" + (
+        "" if seconds is None else f", {1000 * seconds:.0f} ms/step"
+    )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from re import sub
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from qpeft.errors import RunError
 from qpeft.files import write_json
 from qpeft.options import to_sections
-from qpeft.training.runs import versions
+from qpeft.training.runs import versions, writing
 from qpeft.training.vary import Combination, Plan, value_text
 
 MANIFEST = "compare.json"
@@ -68,7 +66,7 @@ class ComparisonFolder:
 
     def begin(self) -> None:
         """Removes a comparison that is to be replaced and writes the manifest."""
-        with _explained(self.path):
+        with writing(self.path):
             if self._found is not None and not self.resumes:
                 for name in self._found["runs"]:
                     shutil.rmtree(self.path / "runs" / Path(name).name, ignore_errors=True)
@@ -94,16 +92,6 @@ class ComparisonFolder:
         entry.pop("reason", None)
         entry |= {"status": "finished"} if failure is None else {"status": "failed", "reason": failure}
         write_json(self.path / MANIFEST, self._manifest)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"the output folder {path} cannot be written: {error.strerror}; give another --output"
-        ) from error
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

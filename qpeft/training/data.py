@@ -106,21 +106,7 @@ def _split_file(folder: Path, split: str) -> Path:
 
 
 def _from_datasets(options: DataOptions) -> tuple[str, str]:
-    """A dataset of the hub, of a folder of data files, or saved with `save_to_disk`."""
-    import datasets
-
-    path = Path(options.data)
-    try:
-        if path.is_dir() and any((path / name).exists() for name in ("dataset_dict.json", "dataset_info.json")):
-            loaded: Any = datasets.load_from_disk(options.data)
-        else:
-            loaded = datasets.load_dataset(options.data, options.data_config)
-    except Exception as error:  # the library raises many types; all mean that this name gives no dataset
-        raise ConfigError(
-            f"--data {options.data!r} is no text file, no folder with text files and no dataset that can be loaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'})"
-        ) from error
-    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    splits = load_splits(options)
     if "train" not in splits:
         raise ConfigError(f"dataset {options.data} has no train split; it has {', '.join(splits)}")
     train = _column_text(splits["train"], options)
@@ -130,13 +116,37 @@ def _from_datasets(options: DataOptions) -> tuple[str, str]:
     return train, _column_text(held_out, options)
 
 
-def _column_text(rows: Any, options: DataOptions) -> str:
-    if options.text_column not in rows.column_names:
+def load_splits(options: DataOptions) -> dict[str, Any]:
+    """The splits of a dataset of the hub, of a folder of data files, or saved with `save_to_disk`.
+
+    Raises:
+        ConfigError: There is no such dataset.
+    """
+    import datasets
+
+    path = Path(options.data)
+    try:
+        if path.is_dir() and any((path / name).exists() for name in ("dataset_dict.json", "dataset_info.json")):
+            loaded: Any = datasets.load_from_disk(options.data)
+        else:
+            loaded = datasets.load_dataset(options.data, options.data_config)
+    except Exception as error:  # the library raises many types; all mean that this name gives no dataset
+        kinds = "text file, no folder with text files" if options.task == "language-modelling" else "TSV or CSV file"
         raise ConfigError(
-            f"dataset {options.data} has no column {options.text_column!r}; it has {', '.join(rows.column_names)}. "
+            f"--data {options.data!r} is no {kinds} and no dataset that can be loaded "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'})"
+        ) from error
+    return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _column_text(rows: Any, options: DataOptions) -> str:
+    column = options.text_column or "text"
+    if column not in rows.column_names:
+        raise ConfigError(
+            f"dataset {options.data} has no column {column!r}; it has {', '.join(rows.column_names)}. "
             "Choose one with --text-column"
         )
-    return "".join(row if row.endswith("\n") else row + "\n" for row in rows[options.text_column])
+    return "".join(row if row.endswith("\n") else row + "\n" for row in rows[column])
 
 
 def detokenise_wikitext(text: str) -> str:

@@ -26,7 +26,7 @@ def _locate(model: str) -> str:
     return model
 
 
-def _load(auto_class: Any, model: str, **kwargs: Any) -> Any:
+def _load(auto_class: Any, model: str, kind: str = "a causal language model", **kwargs: Any) -> Any:
     try:
         return auto_class.from_pretrained(_locate(model), trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:
@@ -34,7 +34,7 @@ def _load(auto_class: Any, model: str, **kwargs: Any) -> Any:
             raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            f"model {model!r} cannot be loaded as a causal language model: {first} Give a folder, a hub id (and be "
+            f"model {model!r} cannot be loaded as {kind}: {first} Give a folder, a hub id (and be "
             f"online, or have it cached), or {embedded.NAME}"
         ) from error
 
@@ -46,19 +46,30 @@ def load_config(model: str) -> Any:
     return _load(AutoConfig, model)
 
 
-def load_model(options: ModelOptions) -> nn.Module:
-    """The model with frozen weights, on the first GPU if there is one."""
+def load_weights(auto_class: Any, options: ModelOptions, kind: str, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    """A model of an auto class, and what transformers says about its weights (`missing_keys`, ...)."""
+    dtype = getattr(torch, options.dtype)
+    model, info = _load(auto_class, options.model, kind, dtype=dtype, output_loading_info=True, **kwargs)
+    return model, info
+
+
+def load_causal(options: ModelOptions) -> nn.Module:
+    """The causal language model, as it is on the CPU."""
     from transformers import AutoModelForCausalLM
 
     model: nn.Module
-    model, info = _load(
-        AutoModelForCausalLM, options.model, dtype=getattr(torch, options.dtype), output_loading_info=True
-    )
+    model, info = load_weights(AutoModelForCausalLM, options, "a causal language model")
     if info["missing_keys"]:
         raise ConfigError(
             f"the checkpoint {options.model} lacks weights of a causal language model "
             f"({', '.join(sorted(info['missing_keys'])[:3])}, ...); it is another kind of model, or damaged"
         )
+    return model
+
+
+def load_model(options: ModelOptions) -> nn.Module:
+    """The language model with frozen weights, on the first GPU if there is one."""
+    model = load_causal(options)
     model.requires_grad_(False)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -38,15 +38,17 @@ def figure(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[An
 
 
 def loss_plot(
-    path: Path, curves: dict[str, Sequence[tuple[int, float]]], before: float, after: dict[str, float]
-) -> None:
+    path: Path, curves: dict[str, Sequence[tuple[int, float]]], before: float, after: dict[str, float],
+    loss: str,
+) -> None:  # fmt: skip
     """Training loss against step, with the test loss before and after as levels.
 
     Args:
         path: Where to save.
-        curves: Name of a run to its (step, training loss in nats per token).
-        before: Test loss of the unadapted model, nats per token.
-        after: Name of a run to its final test loss, nats per token.
+        curves: Name of a run to its (step, training loss).
+        before: Test loss of the unadapted model.
+        after: Name of a run to its final test loss.
+        loss: What the loss is, with its unit.
     """
     with figure(path) as axes:
         axes.axhline(before, color="0.4", linestyle=":", label="test, before")
@@ -55,7 +57,7 @@ def loss_plot(
             axes.plot(*zip(*points, strict=True), color=colour, label=f"{name}, training")
             if name in after:
                 axes.axhline(after[name], color=colour, linestyle="--", label=f"{name}, test, after")
-        axes.set(xlabel="step", ylabel="cross entropy (nats per token)")
+        axes.set(xlabel="step", ylabel=loss)
         axes.figure.legend(loc="outside lower center", ncols=len(curves) + 1)
 
 
@@ -66,7 +68,7 @@ class SeedCurves:
     Attributes:
         label: Its name.
         steps: (n,) steps.
-        losses: (seeds, n) training losses in nats per token, one row a seed.
+        losses: (seeds, n) training losses, one row a seed.
     """
 
     label: str
@@ -74,7 +76,7 @@ class SeedCurves:
     losses: Sequence[Sequence[float]]
 
 
-def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves]) -> None:
+def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves], loss: str) -> None:
     """Mean training loss against step, with a band from the lowest to the highest seed.
 
     The legend stands beside the curves, in the order in which they end.
@@ -83,6 +85,7 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves])
         paths: Where to save.
         title: Title of the legend: what was varied.
         curves: The combinations; pairs of colour and line style repeat after twelve of them.
+        loss: What the loss is, with its unit.
     """
     with figure(*paths, size=(7.4, 4.0)) as axes:
         ends = []
@@ -94,7 +97,7 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves])
             low, high = [min(column) for column in columns], [max(column) for column in columns]
             axes.fill_between(curve.steps, low, high, color=colour, alpha=0.12, linewidth=0)
             ends.append((mean[-1], line))
-        axes.set(xlabel="step", ylabel="training cross entropy (nats per token)")
+        axes.set(xlabel="step", ylabel=f"training {loss}")
         axes.xaxis.get_major_locator().set_params(integer=True)
         handles = [line for _, line in sorted(ends, key=lambda end: -end[0])]
         axes.figure.legend(handles=handles, title=title, loc="outside right upper", alignment="left")
@@ -102,7 +105,7 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves])
 
 @dataclass(frozen=True)
 class FinalValues:
-    """What the runs of one combination of settings ended at, in bits per byte of the test text.
+    """What the runs of one combination of settings ended at, in some metric of the test data.
 
     Attributes:
         label: Its name.
@@ -115,13 +118,14 @@ class FinalValues:
     exact: Sequence[float] = ()
 
 
-def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues]) -> None:
-    """Final bits per byte of every combination: a point a seed, a bar at their mean, a diamond at the exact weights'.
+def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues], metric: str) -> None:
+    """The final metric of every combination: a point a seed, a bar at their mean, a diamond at the exact weights'.
 
     Args:
         paths: Where to save.
         title: Label of the vertical axis: what was varied.
         finals: The combinations, from top to bottom.
+        metric: Its name and direction.
     """
     with figure(*paths, size=(6.4, 1.5 + 0.4 * len(finals))) as axes:
         seed = mean = exact = None
@@ -133,7 +137,7 @@ def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues])
                 exact = axes.scatter(
                     [_mean(final.exact)], [row], s=60, marker="D", facecolors="none", edgecolors="0.2", zorder=4
                 )
-        axes.set(xlabel="test text after training (bits per byte; less is better)", ylabel=title)
+        axes.set(xlabel=f"test data after training ({metric})", ylabel=title)
         axes.set_yticks(range(len(finals)), [final.label for final in finals])
         axes.set_ylim(len(finals) - 0.5, -0.5)
         shown = {"a seed": seed, "mean": mean, "mean with exact weights": exact}

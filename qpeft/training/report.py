@@ -8,21 +8,23 @@ from typing import Any
 from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE
 from qpeft.noise.survey import stale
 from qpeft.training.config import TrainConfig
+from qpeft.training.tasks import Task, task_for
 
 _WEIGHTS = {
     EXACT: "the exact weights (`exact`)",
-    LAST_SAMPLE: "the weights of the engine's last sample, or noise (`last_sample`), with which the text was measured",
+    LAST_SAMPLE: "the weights of the engine's last sample, or noise (`last_sample`), with which the test was made",
 }
 
 
-def warnings_for(metrics: dict[str, Any]) -> list[str]:
+def warnings_for(task: Task, metrics: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting or using the numbers."""
     found = []
     counts = metrics["parameters"]
-    if metrics["method"] == "qpa" and counts["trained"] > counts["lora_rank_1"]:
+    adapter = counts["trained"] - counts["head"]
+    if metrics["method"] == "qpa" and adapter > counts["lora_rank_1"]:
         found.append(
             f"LoRA of rank 1 would be smaller: it trains {counts['lora_rank_1']:,} numbers, this adapter "
-            f"{counts['trained']:,}. A circuit saves parameters only in budgets below that; lower --budget, or "
+            f"{adapter:,}. A circuit saves parameters only in budgets below that; lower --budget, or "
             "raise the target's size"
         )
     generator = metrics["generator"]
@@ -30,14 +32,7 @@ def warnings_for(metrics: dict[str, Any]) -> list[str]:
         warning = stale(calibrated)
         if warning:
             found.append(f"noise of {noise}: {warning}")
-    if metrics["after"]["unknown_share"] > 0:
-        found.append(
-            f"{metrics['after']['unknown_share']:.1%} of the test tokens are unknown to the tokeniser; bits per byte "
-            "then compare only between runs with this tokeniser"
-        )
-    if metrics["after"]["nats_per_token"] > metrics["before"]["nats_per_token"]:
-        found.append("the adapted model predicts the test text worse than before; try a lower learning rate")
-    return found
+    return found + task.warnings(metrics)
 
 
 def calibrations(engine: dict[str, Any]) -> dict[str, str | None]:
@@ -52,35 +47,26 @@ def calibrations(engine: dict[str, Any]) -> dict[str, str | None]:
 
 def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
     """The page: before and after, parameters against plain LoRA, the circuit, how to load the result."""
-    before, after, counts = metrics["before"], metrics["after"], metrics["parameters"]
-    rows = [
-        ("bits per byte", f"{before['bits_per_byte']:.3f}", f"{after['bits_per_byte']:.3f}"),
-        ("perplexity per token, padding masked", f"{before['perplexity']:.2f}", f"{after['perplexity']:.2f}"),
-    ]
-    if "paper_perplexity" in after:
-        rows.append(
-            (
-                "the paper's padded perplexity (not a perplexity of the text)",
-                f"{before['paper_perplexity']:.4f}",
-                f"{after['paper_perplexity']:.4f}",
-            )
-        )
+    task, before, after, counts = task_for(config), metrics["before"], metrics["after"], metrics["parameters"]
+    shown = task.metrics(after)
+    rows = [(metric.title, metric.text(before), metric.text(after)) for metric in shown]
     exact, seconds = metrics["against_exact"], metrics["seconds_per_step"]
     if metrics["export"]["weights"] == LAST_SAMPLE:
-        rows.append(("bits per byte, weights regenerated exactly", "", f"{exact['after']['bits_per_byte']:.3f}"))
+        rows.append((f"{shown[0].title}, weights regenerated exactly", "", shown[0].text(exact["after"])))
+    head = [("of these, the head and other layers trained in full", f"{counts['head']:,}")] if counts["head"] else []
     lines = [
         f"# {config.adapter.method} on {config.model.model}",
         "",
-        f"Text: {config.data.data}; {metrics['steps']} steps at learning rate {metrics['learning_rate']:g}, seed "
-        f"{config.training.seed}; {after['tokens']:,} test tokens ({after['bytes_per_token']:.2f} bytes each, "
-        f"{after['unknown_share']:.1%} unknown).",
+        f"Data: {config.data.data}; {metrics['steps']} steps at learning rate {metrics['learning_rate']:g}, seed "
+        f"{config.training.seed}; {task.description(after)}.",
         "",
-        *markdown_table(("test text", "before", "after"), rows),
+        *markdown_table(("test data", "before", "after"), rows),
         "",
         *markdown_table(
             ("parameters", "count"),
             [
                 ("trained", f"{counts['trained']:,}"),
+                *head,
                 ("frozen random numbers", f"{counts['frozen']:,}"),
                 ("plain LoRA of the same rank would train", f"{counts['lora_same_rank']:,}"),
                 ("plain LoRA of rank 1 would train", f"{counts['lora_rank_1']:,}"),
@@ -94,11 +80,11 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
         "",
         "![training loss](loss.png)",
     ]
-    warnings = warnings_for(metrics)
+    warnings = warnings_for(task, metrics)
     if warnings:
         lines += ["", "## Mind", "", *(f"* {text}." for text in warnings)]
     lines += _circuit_section(metrics["generator"], exact)
-    lines += ["", "## Use", "", *_usage(metrics["method"])]
+    lines += ["", "## Use", "", *_usage(metrics["method"], task.loading(metrics["resolved"]))]
     return "\n".join(lines) + "\n"
 
 
@@ -125,10 +111,11 @@ def _noise_sentence(engine: dict[str, Any]) -> str:
     return f" Noise of {'; '.join(noises)}." if noises else ""
 
 
-def _usage(method: str) -> list[str]:
+def _usage(method: str, loading: list[str]) -> list[str]:
+    base = ["The base model:", "", "```python", *loading, "```", ""] if loading else []
     first = ["import qpeft.adapters  # registers QPA with peft"] if method == "qpa" else []
     return [
-        "The plain LoRA needs peft alone:", "", "```python",
+        *base, "The plain LoRA needs peft alone:", "", "```python",
         'model = PeftModel.from_pretrained(base_model, "lora")', "```", "",
         "The compact adapter:", "", "```python", *first,
         'model = PeftModel.from_pretrained(base_model, "adapter")', "```",

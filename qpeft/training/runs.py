@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from qpeft.training.config import TrainConfig
 
 MANIFEST = "run.json"
 CONTENTS = (MANIFEST, "config.toml", "metrics.json", "report.md", "loss.png", "adapter", "lora", "checkpoints")
-PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
+PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
 
 
 class RunFolder:
@@ -55,15 +57,11 @@ class RunFolder:
 
     def begin(self) -> None:
         """Removes a run that is to be replaced and writes the manifest: from here on the folder holds this run."""
-        try:
+        with writing(self.path):
             if self._replaces:
                 self._remove()
             self.path.mkdir(parents=True, exist_ok=True)
             self.save()
-        except OSError as error:
-            raise RunError(
-                f"the output folder {self.path} cannot be written: {error.strerror}; give another --output"
-            ) from error
 
     def _remove(self) -> None:
         """Removes what a run writes, and nothing else that may lie beside it."""
@@ -111,6 +109,17 @@ class RunFolder:
         """Marks the run finished and removes its checkpoints."""
         self.save(status="finished")
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says against writing an output folder into a `RunError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"the output folder {path} cannot be written: {error.strerror}; give another --output"
+        ) from error
 
 
 def read_settings(path: Path) -> dict[str, dict[str, Any]]:

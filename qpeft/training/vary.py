@@ -17,6 +17,7 @@ from qpeft.training.config import TrainConfig
 DEFAULT = "default"  # the value of a setting that is not given
 NOT_VARIED = {
     "seed": "use --seeds, or --seed for the first of them",
+    **dict.fromkeys(("task", "metric"), "it decides what is compared; give it once"),
     **dict.fromkeys(("output", "resume", "overwrite"), "it says where results go; give it once"),
 }
 BOOLEANS = {"true": True, "false": False}

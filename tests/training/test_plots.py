@@ -7,7 +7,9 @@ from qpeft.training.plots import FinalValues, SeedCurves, curves_plot, final_plo
 def test_a_plot_is_written_whole_and_needs_no_display(tmp_path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     for name, magic in (("loss.png", b"\x89PNG"), ("loss.svg", b"<?xml"), ("loss.pdf", b"%PDF")):
-        loss_plot(tmp_path / name, {"qpa": [(1, 3.0), (2, 2.5)], "lora": [(1, 2.9), (2, 2.0)]}, 3.1, {"qpa": 2.6})
+        loss_plot(
+            tmp_path / name, {"qpa": [(1, 3.0), (2, 2.5)], "lora": [(1, 2.9), (2, 2.0)]}, 3.1, {"qpa": 2.6}, "loss (x)"
+        )
         assert (tmp_path / name).read_bytes().startswith(magic)
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -16,7 +18,7 @@ def test_loss_curves_show_mean_band_and_the_order_of_their_ends(tmp_path, monkey
     seen = kept_axes(monkeypatch)
     curves = [SeedCurves("a", [1, 2], [[3.0, 1.0], [5.0, 2.0]]), SeedCurves("b", [1, 2], [[4.0, 4.0], [4.0, 5.0]])]
     paths = [tmp_path / "loss.png", tmp_path / "loss.svg"]
-    curves_plot(paths, "engine", curves)
+    curves_plot(paths, "engine", curves, "loss (nats per egg)")
     assert all(path.stat().st_size > 1000 for path in paths)
     (axes,) = seen
     a, b = axes.lines
@@ -27,20 +29,21 @@ def test_loss_curves_show_mean_band_and_the_order_of_their_ends(tmp_path, monkey
     (legend,) = axes.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["b", "a"]
     assert legend.get_title().get_text() == "engine"
-    assert axes.get_ylabel() == "training cross entropy (nats per token)"
+    assert axes.get_ylabel() == "training loss (nats per egg)"
 
 
 def test_final_values_show_every_seed_the_mean_and_the_exact_mean(tmp_path, monkeypatch):
     seen = kept_axes(monkeypatch)
     final_plot(
-        [tmp_path / "final.svg"], "rank", [FinalValues("1", [2.0, 3.0]), FinalValues("2", [1.0, 2.0], [1.0, 1.5])]
-    )
+        [tmp_path / "final.svg"], "rank", [FinalValues("1", [2.0, 3.0]), FinalValues("2", [1.0, 2.0], [1.0, 1.5])],
+        "hits; more is better",
+    )  # fmt: skip
     (axes,) = seen
     points = [collection.get_offsets().tolist() for collection in axes.collections]
     assert points == [[[2.0, 0.0], [3.0, 0.0]], [[1.0, 1.0], [2.0, 1.0]], [[1.25, 1.0]]]
     assert [line.get_xdata()[0] for line in axes.lines] == [2.5, 1.5]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2"]
-    assert "bits per byte" in axes.get_xlabel()
+    assert axes.get_xlabel() == "test data after training (hits; more is better)"
     names = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert names == ["a seed", "mean", "mean with exact weights"]
 

@@ -1,19 +1,25 @@
-from qpeft.training.report import markdown_report, warnings_for
+from qpeft.training import report
+from qpeft.training.report import markdown_report
+from qpeft.training.tasks.language_modelling import LanguageModelling
 
 
 def metrics(**changes):
     side = {"bits_per_byte": 2.0, "perplexity": 9.0, "nats_per_token": 2.2, "tokens": 100, "bytes_per_token": 3.0,
             "unknown_share": 0.0}  # fmt: skip
-    counts = {"trained": 50, "frozen": 8, "lora_same_rank": 400, "lora_rank_1": 100, "model": 10_000}
+    counts = {"trained": 50, "frozen": 8, "lora_same_rank": 400, "lora_rank_1": 100, "model": 10_000, "head": 0}
     found = {
         "method": "qpa", "before": dict(side), "after": {**side, "nats_per_token": 2.0}, "parameters": counts,
-        "seconds_per_step": 0.1, "steps": 5, "learning_rate": 0.03, "generator": None,
+        "seconds_per_step": 0.1, "steps": 5, "learning_rate": 0.03, "generator": None, "resolved": {},
         "export": {"lora_parameters": 400, "max_logit_difference": 1e-7, "weights": "exact"}, "against_exact": None,
     }  # fmt: skip
     for path, value in changes.items():
         section, name = path.split("__")
         found[section][name] = value
     return found
+
+
+def warnings_for(metrics):
+    return report.warnings_for(LanguageModelling(None), metrics)
 
 
 def test_nothing_to_mind_when_all_is_well():
