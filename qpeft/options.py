@@ -12,7 +12,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,3 +166,20 @@ def _shown(default: Any) -> str:
     if default in (None, dataclasses.MISSING, False, []):
         return ""
     return f"default: {', '.join(map(str, default)) if isinstance(default, list) else default}"
+
+
+def with_options(tree: type, required: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command one flag for every setting of a dataclass tree; it receives those that were given."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def command(**flags: Any) -> None:
+            function(**flags)
+
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        parameters = [*own, *cli_parameters(tree, required)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        command.__doc__, command.__name__ = function.__doc__, function.__name__
+        return command
+
+    return decorate

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from qpeft.errors import ConfigError
 from qpeft.generator_settings import GeneratorSettings
@@ -30,10 +31,23 @@ class AdapterOptions:
 
 @dataclass(frozen=True)
 class CarrierOptions:
-    """Settings of single methods; the others do not look at them."""
+    """Settings of single methods; the others do not look at them. None means the method's own default."""
 
+    virtual_tokens: int = option(20, "prefix: virtual tokens before the text")
+    prefix_length: int = option(512, "additive-prefix: positions that get a vector")
+    bottleneck: int | None = option(None, "ffa, houlsby, pfeiffer: width of the bottleneck (H/4; the others H/16)")
+    placement: str | None = option(None, "ffa: before or after the target (before)")
+    nonlinearity: str | None = option(None, "ffa, houlsby, pfeiffer: activation of the bottleneck (gelu, gelu, relu)")
     dora_magnitude: str | None = option(None, "qpa-dora: magnitudes relative to the norm, or absolute (the paper's)")
     dora_magnitude_size: str = option("out", "qpa-dora: a magnitude for each output (out) or input (in)")
+    threshold: float | None = option(None, "sora: what each step takes off a gate (0.0003)")
+    gate_l1: float | None = option(None, "sora: weight of an L1 term on the gates (0)")
+    block_size: int | None = option(None, "oft, boft: inputs in a block (32; 4)")
+    frequencies: int = option(1000, "fourierft: trained Fourier coefficients of each target")
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "virtual_tokens", "prefix_length", "bottleneck", "block_size", "frequencies")
+        finite(self, "threshold", "gate_l1")
 
 
 @dataclass
@@ -41,3 +55,24 @@ class GeneratorOptions(GeneratorSettings):
     """What generates the adapter's weights, for the methods whose name begins with qpa."""
 
     ansatz: str = option("ry_cnot", "a registered ansatz; qpeft circuit list shows them")
+
+
+@dataclass(frozen=True)
+class CountConfig:
+    """All settings of `qpeft count`."""
+
+    adapter: AdapterOptions = field(default_factory=AdapterOptions)
+    carrier: CarrierOptions = field(default_factory=CarrierOptions)
+    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `qpeft.adapters.methods.Method.peft_config` takes; seed and steps change no count."""
+        return method_settings(self.adapter, self.carrier, self.generator, seed=0, steps=100)
+
+
+def method_settings(*sections: Any, seed: int, steps: int) -> dict[str, Any]:
+    """The settings of several sections in one, with what else a method may want to know."""
+    return {name: value for section in sections for name, value in asdict(section).items()} | {
+        "seed": seed, "steps": steps,
+    }  # fmt: skip

@@ -3,62 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
-from peft import PeftConfig
-
-from qpeft.adapters import QPAConfig
-from qpeft.adapters.methods import peft_config
-from qpeft.adapters.peft_internals import Shape, resolve_targets
+from qpeft.adapters import GeneratedConfig, QPABank
+from qpeft.adapters.attach import attach
+from qpeft.adapters.bank import Piece
+from qpeft.adapters.method_table import METHODS
+from qpeft.adapters.peft_internals import Shape, adapted_layers, bank_of
 from qpeft.generators import QPASpec
-from qpeft.training.config import AdapterOptions
+from qpeft.training.adapter_options import CountConfig
 from qpeft.training.models import load_config, skeleton
 
 CHUNK_SIZES = (16, 64, 256, 1024, 4096, 16384)
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Counts for one set of targets.
+class Generated:
+    """One choice of chunk size.
 
     Attributes:
-        targets: Layer names and (out_features, in_features).
-        target_size: Numbers a QPA generator would generate: LoRA's count at the same rank.
-        lora_rank_1: LoRA's count at rank 1.
-        specs: A generator for each chunk size.
+        chunk_size: n_mlp.
+        specs: The generators, one in all or one a layer.
+    """
+
+    chunk_size: int
+    specs: list[QPASpec]
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers of all generators."""
+        return sum(spec.num_parameters for spec in self.specs)
+
+    @property
+    def largest(self) -> QPASpec:
+        """The generator with the most qubits."""
+        return max(self.specs, key=lambda spec: spec.num_qubits)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts for one adapter on one model.
+
+    Attributes:
+        targets: Layers the adapter changes and (out_features, in_features).
+        trained: Numbers that train with the settings as they are.
+        model: Numbers of the model.
+        lora_rank_1: What LoRA of rank 1 trains on the same layers.
+        generated: How many numbers are generated; None for a method that stores them.
+        choices: Counts for several chunk sizes; empty for a method that generates nothing.
     """
 
     targets: dict[str, Shape]
-    target_size: int
+    trained: int
+    model: int
     lora_rank_1: int
-    specs: list[QPASpec]
+    generated: int | None
+    choices: list[Generated]
 
 
-def count(model: str, options: AdapterOptions, chunk_sizes: Sequence[int] = ()) -> Counts:
-    """Counts QPA and LoRA on a model's targets.
+def count(model: str, config: CountConfig, chunk_sizes: Sequence[int] = ()) -> Counts:
+    """Builds the adapter on a model without weights and counts what trains.
 
     Args:
         model: Hub id, folder or "embedded"; only its config is read.
-        options: Targets, rank and generator settings.
-        chunk_sizes: n_mlp values; a usual range, and the default or chosen one, if empty.
+        config: Method, targets and settings.
+        chunk_sizes: n_mlp values to list; a usual range, and the default or chosen one, if empty.
 
     Raises:
-        ConfigError: Unknown model or target, or a chunk size that cannot be.
+        ConfigError: Unknown model, method or target, or a chunk size that cannot be.
     """
-    config = peft_config({**asdict(options), "method": "qpa", "seed": 0}, "CAUSAL_LM")
-    targets = resolve_targets(skeleton(load_config(model)), config)
-    shapes = list(targets.values())
-    rank_1 = sum(fan_out + fan_in for fan_out, fan_in in shapes)
+    adapter = METHODS[config.adapter.method].peft_config(config.settings, "CAUSAL_LM")
+    adapted = attach(skeleton(load_config(model)), adapter)
+    targets = adapted_layers(adapted)
+    trained, total = adapted.get_nb_trainable_parameters()
+    bank = bank_of(adapted)
+    pieces = bank.pieces if isinstance(bank, QPABank) else []
+    choices = _choices(adapted.peft_config["default"], pieces, chunk_sizes) if pieces else []
+    return Counts(
+        targets, trained, total - trained, sum(fan_out + fan_in for fan_out, fan_in in targets.values()),
+        sum(piece.size for piece in pieces) or None, choices,
+    )  # fmt: skip
+
+
+def _choices(config: GeneratedConfig, pieces: list[Piece], chunk_sizes: Sequence[int]) -> list[Generated]:
+    def choice(chunk_size: int) -> Generated:
+        return Generated(chunk_size, replace(config, chunk_size=chunk_size, budget=None, resolved=None).specs(pieces))
+
+    specs = replace(config, resolved=None).specs(pieces)
+    chosen = Generated(max(spec.chunk_size for spec in specs), specs)
     if chunk_sizes:
-        specs = [_spec(config, size, shapes) for size in chunk_sizes]
-        specs += [config.spec(shapes)] if options.budget is not None else []
-        return Counts(targets, options.rank * rank_1, rank_1, specs)
-    chosen = config.spec(shapes)
-    usual = [size for size in CHUNK_SIZES if size <= chosen.target_size and size != chosen.chunk_size]
-    specs = [*(_spec(config, size, shapes) for size in usual), chosen]
-    return Counts(targets, chosen.target_size, rank_1, sorted(specs, key=lambda spec: spec.chunk_size))
-
-
-def _spec(config: PeftConfig, chunk_size: int, shapes: list[Shape]) -> QPASpec:
-    assert isinstance(config, QPAConfig)
-    return replace(config, chunk_size=chunk_size, budget=None).spec(shapes)
+        return [choice(size) for size in chunk_sizes] + ([chosen] if config.budget is not None else [])
+    least = min(spec.target_size for spec in specs)
+    usual = [choice(size) for size in CHUNK_SIZES if size <= least and size != chosen.chunk_size]
+    return sorted([*usual, chosen], key=lambda one: one.chunk_size)

@@ -7,7 +7,7 @@ from typing import Any
 from peft import PeftModel
 
 from qpeft.adapters import GeneratedConfig, QPABank
-from qpeft.adapters.methods import METHODS
+from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import adapted_layers, bank_of
 from qpeft.training.config import TrainConfig
 

@@ -1,0 +1,81 @@
+"""The commands about adapters that train nothing: `qpeft methods` and `qpeft count`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE, SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qpeft.options import build
+from qpeft.training.adapter_options import CountConfig
+
+console = Console()
+EXPORTS = {
+    "lora": "plain LoRA", "merged": "merged weights", "prefix": "plain prefix", "stored": "stored weights",
+}  # fmt: skip
+
+
+def methods() -> None:
+    """List the values of --method: what trains, how many numbers, what it merges into and exports to.
+
+    Counts are for each target layer (in x out); r is --rank, b --bottleneck or --block-size, T --virtual-tokens or
+    --prefix-length, n --frequencies, H the width at the adapter. qpeft count --method NAME counts on a model.
+    """
+    from qpeft.adapters.method_table import METHODS
+
+    table = Table("method", "trains", "count", "merges", "export", box=SIMPLE, show_lines=True, pad_edge=False)
+    for name, method in METHODS.items():
+        table.add_row(
+            Text.assemble((name, "bold"), f"\n{method.source}"), method.trains, method.count,
+            "yes" if method.merges else "no", EXPORTS[method.export],
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "For the methods whose name begins with qpa, a circuit's angles and a small network train, and generate the "
+        "rest; the network's widths follow from --chunk-size or --budget.", highlight=False,
+    )  # fmt: skip
+
+
+def count(
+    *,
+    model: Annotated[str, typer.Option(help="model id on the hub, a folder, or embedded; only its config is read")],
+    chunk_sizes: Annotated[
+        list[int] | None, typer.Option(help="chunk sizes to list; may be repeated (a usual range)", show_default=False)
+    ] = None,
+    **flags: Any,
+) -> None:
+    """Count what an adapter trains, before training anything; for qpa also qubits and chunks.
+
+    Example: qpeft count --model embedded --method qpa --rank 4
+    """
+    from qpeft.training.counting import count as run
+
+    config = build(CountConfig, {}, flags)
+    found = run(model, config, chunk_sizes or ())
+    say = console.print
+    say(
+        f"{config.adapter.method} on {len(found.targets)} layer(s) of {model} trains {found.trained:,} numbers, "
+        f"{found.trained / found.model:.2%} of the model's {found.model:,}. LoRA r=1 on these layers trains "
+        f"{found.lora_rank_1:,}.", highlight=False, markup=False,
+    )  # fmt: skip
+    if found.generated is None:
+        return
+    table = Table(title=f"{found.generated:,} generated numbers", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("chunk size", "chunks", "qubits", "angles", "trained", "of generated", "of LoRA r=1"):
+        table.add_column(column, justify="right")
+    for choice in found.choices:
+        spec = choice.largest
+        table.add_row(
+            f"{choice.chunk_size:,}", f"{sum(one.num_chunks for one in choice.specs):,}", str(spec.num_qubits),
+            f"{sum(one.circuit.num_parameters for one in choice.specs):,}", f"{choice.num_parameters:,}",
+            f"{choice.num_parameters / found.generated:.1%}", f"{choice.num_parameters / found.lora_rank_1:.1%}",
+        )  # fmt: skip
+    say(table)
+    generators = len(found.choices[0].specs)
+    if generators > 1:
+        say(f"{generators} generators; qubits are those of the largest.", highlight=False)
+    say("Above 100% of LoRA r=1, LoRA of rank 1 is the smaller adapter.", highlight=False)
