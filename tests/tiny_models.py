@@ -1,9 +1,19 @@
-"""Language models of a few thousand weights, built from their configurations."""
+"""Models of a few thousand weights, built from their configurations."""
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
+)  # fmt: skip
 
 IDS = torch.tensor([[5, 17, 3, 99, 42, 8], [61, 2, 77, 30, 11, 54]])
+PIXELS = torch.linspace(-1, 1, 2 * 3 * 8 * 8).sin().view(2, 3, 8, 8)
 
 
 def gpt2(tied=True, model_class=GPT2LMHeadModel, vocabulary=100, **options):
@@ -25,6 +35,26 @@ def llama(tied=False, layers=2):
         tie_word_embeddings=tied,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
+
+
+def bert(layers=1):
+    """An encoder with a classifier of 3 labels."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        num_hidden_layers=layers, hidden_size=32, intermediate_size=48, num_attention_heads=2, vocab_size=100,
+        max_position_embeddings=32, num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return BertForSequenceClassification(config).eval()
+
+
+def vit(layers=1):
+    """Four patches of an 8 x 8 image, and a classifier of 3 labels."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        num_hidden_layers=layers, hidden_size=32, intermediate_size=48, num_attention_heads=2, image_size=8,
+        patch_size=4, num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return ViTForImageClassification(config).eval()
 
 
 @torch.no_grad()
