@@ -89,7 +89,8 @@ def compare(plan: Plan, console: Console | None = None) -> Comparison:
     folder = ComparisonFolder(_output(plan), plan)
     preparation = Preparation()
     if not folder.resumes:
-        _check(plan, preparation)
+        for note in _check(plan, preparation):
+            console.print(note, highlight=False, markup=False)
     folder.begin()
     outcomes: list[Outcome] = []
     comparison = Comparison(folder.path, plan, outcomes)
@@ -123,12 +124,18 @@ class Preparation:
         return replace(self._prepared, model=share_weights(self._prepared.model))
 
 
-def _check(plan: Plan, preparation: Preparation) -> None:
-    """Builds every combination's adapter once: what is wrong with its settings is said before any run starts."""
+def _check(plan: Plan, preparation: Preparation) -> list[str]:
+    """Builds every combination's adapter once: what is wrong with its settings is said before any run starts.
+
+    Returns:
+        What was found in the data, as sentences.
+    """
     primary: set[str] = set()
+    notes: dict[str, None] = {}
     for combination in plan.combinations:
         prepared = preparation(combination.config)
         primary.add(prepared.primary)
+        notes |= dict.fromkeys(prepared.notes)
         if len(primary) > 1:
             raise ConfigError(f"the combinations are measured by {' and '.join(sorted(primary))}; compare them apart")
         try:
@@ -137,6 +144,7 @@ def _check(plan: Plan, preparation: Preparation) -> None:
             continue  # not wrong, but not possible here and now: that run will fail
         except QpeftError as error:
             raise ConfigError(f"the combination {combination.assignments} is refused: {error}") from error
+    return list(notes)
 
 
 def _run(

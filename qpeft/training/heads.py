@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
-from qpeft.adapters.peft_internals import fully_trained
 from qpeft.errors import ConfigError
 
 PEFT_HEADS = ("classifier", "score")  # peft trains modules whose names end so by itself
@@ -50,4 +50,5 @@ def train_whole(adapter: PeftConfig, names: Sequence[str]) -> None:
 
 def count_fully_trained(model: PeftModel) -> int:
     """Trained numbers of the modules that are trained in full, among all that an adapter trains."""
-    return sum(tensor.numel() for tensor in fully_trained(model, "default").values())
+    wrapped = [module.modules_to_save for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
+    return sum(p.numel() for copies in wrapped if "default" in copies for p in copies["default"].parameters())

@@ -99,7 +99,7 @@ class Classification(Task):
         return SQUARED_ERROR if SQUARED_ERROR.key in measured else CROSS_ENTROPY
 
     def facts(self, measured: dict[str, Any]) -> dict[str, str]:
-        return {"majority class": f"{measured[MAJORITY]:.3f}"} if MAJORITY in measured else {}
+        return {"majority": f"{measured[MAJORITY]:.3f}"} if MAJORITY in measured else {}
 
     def description(self, measured: dict[str, Any]) -> str:
         majority = f" (accuracy of the majority class: {measured[MAJORITY]:.3f})" if MAJORITY in measured else ""
