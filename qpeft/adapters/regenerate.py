@@ -7,6 +7,7 @@ are. The same angles and network give the exact weights if the circuit is simula
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,9 @@ def with_exact_weights(model: PeftModel, adapter_name: str = "default") -> PeftM
     return twin
 
 
-def share_weights(model: nn.Module) -> Any:
-    """A deep copy of the modules that shares every parameter and buffer."""
+def share_weights(model: nn.Module, copied: Iterable[nn.Parameter] = ()) -> Any:
+    """A deep copy of the modules that shares every parameter and buffer, but for the parameters that are `copied`."""
     memo: dict[int, Any] = {id(t): t for t in [*model.parameters(), *model.buffers()]}
+    for parameter in copied:
+        memo.pop(id(parameter), None)
     return copy.deepcopy(model, memo)

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import GPT2ForSequenceClassification, GPT2Model, ViTConfig, ViTModel
 
-from qpeft.adapters import QPAConfig, export, export_lora
+from qpeft.adapters import QPAConfig, export_lora
+from qpeft.adapters.export import lora
 from qpeft.errors import ConfigError
 from tests.tiny_models import IDS, gpt2, llama, logits, shake
 
@@ -211,7 +212,9 @@ def test_what_is_no_lora_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no adapter 'other'; the model has default"):
         export_lora(trained(), tmp_path / "out", adapter_name="other")
     ia3 = get_peft_model(gpt2(), IA3Config(target_modules=["c_attn"], feedforward_modules=[], task_type="CAUSAL_LM"))
-    with pytest.raises(ConfigError, match="'default' is of type IA3"):
+    with pytest.raises(
+        ConfigError, match="'default' of type IA3 cannot be exported as a plain PEFT LoRA .*; use export_merged"
+    ):
         export_lora(ia3, tmp_path / "out")
     assert files(tmp_path) == []
 
@@ -219,7 +222,8 @@ def test_what_is_no_lora_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"use_dora": True}, "DoRA"),
+        ({"use_dora": True, "targets": ["wte", "c_attn"]}, "an adapted Embedding"),
+        ({"init_lora_weights": "olora", "targets": ["c_attn"]}, "init_lora_weights='olora', which changed the base"),
         ({"bias": "all"}, "bias"),
         ({"lora_bias": True, "targets": ["c_attn"]}, "lora_bias"),
         ({"targets": ["wte", "c_attn"]}, "an adapted Embedding"),
@@ -228,25 +232,25 @@ def test_what_is_no_lora_is_refused(tmp_path):
     ids=str,
 )
 def test_more_than_a_plain_lora_is_refused(tmp_path, options, named):
-    with pytest.raises(ConfigError, match=f"more than a plain LoRA: it uses .*{named}"):
+    with pytest.raises(ConfigError, match=f"more than a plain LoRA, it uses .*{named}.*; use export_merged"):
         export_lora(plain_lora(**options), tmp_path / "out")
     assert files(tmp_path) == []
 
 
 def damaged(monkeypatch):
-    save_file = export.save_file
+    save_file = lora.save_file
 
     def wrong(tensors, *args, **kwargs):
         key = sorted(tensors)[-1]
         save_file({**tensors, key: tensors[key] + 0.1}, *args, **kwargs)
 
-    monkeypatch.setattr(export, "save_file", wrong)
+    monkeypatch.setattr(lora, "save_file", wrong)
 
 
 @pytest.mark.parametrize("make", [trained, plain_lora, lambda: trained(gpt2().to(torch.bfloat16))])
 def test_a_failed_comparison_leaves_nothing(tmp_path, monkeypatch, make):
     damaged(monkeypatch)
-    with pytest.raises(RuntimeError, match=r"differs by .* nothing was written"):
+    with pytest.raises(RuntimeError, match=r"differ by .* nothing was written"):
         export_lora(make(), tmp_path / "out")
     assert files(tmp_path) == []
 
@@ -303,6 +307,7 @@ def test_the_choice_between_the_last_sample_and_the_exact_weights(tmp_path):
     same(logits(loaded(tmp_path / "exact")), logits(exact))  # the same numbers on the exact engine
     assert (logits(exact) - before).abs().max() > 1e-2  # or the two could not be told apart
     assert stated(tmp_path / "exact") == {
+        "form": "lora",
         "weights": "exact",
         "engine": exact.peft_config["default"].build_engine().describe(),
     }
