@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 from peft import LoraConfig
 
 from qpeft.adapters.bank import Piece, QPABank, by_scope
+from qpeft.adapters.card import CardConfig, generator_facts
+from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.peft_internals import QpeftType
+from qpeft.adapters.peft_internals.loading import check_weights_file
+from qpeft.adapters.resolved import another_build, describe, is_resolved
 from qpeft.engines import check_engine, get_engine
 from qpeft.errors import ConfigError
 from qpeft.generator_settings import SETTING_NAMES, GeneratorSettings, is_whole
@@ -21,23 +25,11 @@ from qpeft.qcircuits import Circuit, Engine
 
 FORMAT_VERSION = 1
 CUSTOM = "custom"  # how a circuit or function of the user's own is named in a file
-_RESOLVED = {"generators", "circuits", "frozen_checksum", "settings"}  # what `resolved` must hold
 _DECIDING = tuple(  # the settings that decide the generators' sizes and the frozen numbers
     name for name in SETTING_NAMES if name not in ("preset", "engine", "diff_method", "gradient_shots")
 )
 MAGNITUDES = ("relative", "absolute")
 MAGNITUDE_SIZES = ("out", "in")
-
-_UNSUPPORTED: dict[str, Any] = {  # what generated factors do not cover, with the only value allowed
-    "lora_bias": False, "bias": "none", "layer_replication": None, "target_parameters": None, "rank_pattern": {},
-    "alpha_pattern": {}, "init_lora_weights": True, "ensure_weight_tying": False, "trainable_token_indices": {},
-    "alora_invocation_tokens": None, "use_qalora": False, "megatron_config": None,
-    **{
-        variant.name: False
-        for variant in fields(LoraConfig)
-        if variant.metadata.get("is_lora_variant") and variant.name != "use_dora"
-    },
-}  # fmt: skip
 
 
 def _ansatz_name(ansatz: AnsatzLike) -> str:
@@ -45,7 +37,7 @@ def _ansatz_name(ansatz: AnsatzLike) -> str:
 
 
 @dataclass
-class GeneratedConfig(GeneratorSettings):
+class GeneratedConfig(CardConfig, GeneratorSettings):
     """What the configs of all carriers share: the generator's settings, and what they were resolved to.
 
     A config that mixes this in calls `check_generated()` at the end of its `__post_init__`.
@@ -57,16 +49,33 @@ class GeneratedConfig(GeneratorSettings):
     resolved: dict[str, Any] | None = option(None, "filled in when the adapter is built: sizes, circuits, checksum")
     format_version: int = option(FORMAT_VERSION, "version of this file's format")
 
+    exported: ClassVar[str] = "with stored weights, which need no circuit"
+    _from_file = False  # no field: a copy made by `dataclasses.replace` is a new adapter's
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, subfolder: str | None = None, **kwargs: Any) -> Any:
+        """PEFT's; an adapter built from it is the saved one or none.
+
+        Raises:
+            ConfigError: A damaged config, or a damaged weights file beside it.
+        """
+        config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)  # type: ignore[misc]
+        check_weights_file(Path(pretrained_model_name_or_path, subfolder or ""))
+        config._from_file = True
+        return config
+
+    def card_facts(self) -> list[str]:
+        return generator_facts(self) if self.resolved is not None else []
+
     def check_generated(self) -> None:
         """Checks the settings, which a damaged or hand-edited `adapter_config.json` may hold, and applies the preset.
 
         Raises:
             ConfigError: A value that is not allowed, or a file of a newer format.
         """
-        resolved = self.resolved
         sound = {
             "format_version": is_whole(self.format_version),
-            "resolved": resolved is None or (isinstance(resolved, dict) and resolved.keys() >= _RESOLVED),
+            "resolved": self.resolved is None or is_resolved(self.resolved),
             "seed": is_whole(self.seed) and 0 <= self.seed < 2**63,
         }
         for name, fine in sound.items():
@@ -109,20 +118,14 @@ class GeneratedConfig(GeneratorSettings):
         """
         groups = by_scope(pieces, self.scope)
         sizes = [sum(piece.size for piece in group) for group in groups]
-        saved = self.saved_build(sizes)
-        if saved is not None:
+        if (saved := self.saved_build(sizes)) is not None:
             circuits = [Circuit.from_dict(data) for data in saved["circuits"]]
             return [
                 QPASpec(size, built["chunk_size"], **self._options(circuits[built["circuit"]]))
                 for size, built in zip(sizes, saved["generators"], strict=True)
             ]
-        if self.ansatz == CUSTOM:
-            was = [generator["target_size"] for generator in (self.resolved or {}).get("generators", [])]
-            raise ConfigError(
-                f"the saved circuit was made for {', '.join(map(str, was)) or 'unknown numbers of'} generated weights "
-                f"and the settings saved with it; this model's targets need {', '.join(map(str, sizes))}. Load the "
-                "adapter unchanged on the model it was trained on"
-            )
+        if self.ansatz == CUSTOM or (self._from_file and self.resolved is not None):
+            raise another_build(self.resolved, self.settings(), sizes)
         budgets = self._budgets(groups, sizes)
         return [self._spec(size, budget) for size, budget in zip(sizes, budgets, strict=True)]
 
@@ -159,6 +162,10 @@ class GeneratedConfig(GeneratorSettings):
         """The budget of a generator if none is given: an eighth of what it generates."""
         return sum(piece.size for piece in pieces) // 8
 
+    def lora_rank_1(self, pieces: Sequence[Piece]) -> int | None:
+        """Numbers that LoRA of rank 1 trains on the same layers; None if the pieces do not tell."""
+        return None
+
     def build_bank(self, pieces: Sequence[Piece]) -> QPABank:
         """The module that generates `pieces`; fills in `resolved`.
 
@@ -176,30 +183,15 @@ class GeneratedConfig(GeneratorSettings):
                 f"the frozen numbers rebuilt from seed {self.seed} have checksum {found}; the adapter was trained with "
                 f"{saved['frozen_checksum']}. The adapter's config is damaged, or this numpy draws other numbers"
             )
-        circuits: list[Circuit] = []
-        for spec in specs:
-            if spec.circuit not in circuits:
-                circuits.append(spec.circuit)
-        self.resolved = {
-            "generators": [
-                {
-                    "target_size": spec.target_size, "chunk_size": spec.chunk_size, "num_chunks": spec.num_chunks,
-                    "num_qubits": spec.num_qubits, "num_parameters": spec.num_parameters,
-                    "circuit": circuits.index(spec.circuit),
-                }
-                for spec in specs
-            ],
-            "circuits": [circuit.to_dict() for circuit in circuits],
-            "frozen_checksum": found, "settings": self.settings(),
+        self.resolved = describe(specs) | {
+            "frozen_checksum": found, "settings": self.settings(), "num_frozen": bank.num_frozen,
+            "lora_rank_1": self.lora_rank_1(pieces),
         }  # fmt: skip
         return bank
 
     def build_engine(self) -> Engine:
-        """The engine that runs the circuit; raises `MissingExtraError` if a package it needs is not installed.
-
-        A classical control without a circuit needs none, and gets the exact one.
-        """
-        if self.source not in CIRCUIT_SOURCES:
+        """The engine that runs the circuit; raises `MissingExtraError` if a package it needs is not installed."""
+        if self.source not in CIRCUIT_SOURCES:  # a classical control without a circuit needs none
             return get_engine("exact")
         return get_engine(self.engine, self.diff_method, self.gradient_shots, self.seed)
 
@@ -227,6 +219,8 @@ class QPAConfig(GeneratedConfig, LoraConfig):  # type: ignore[misc]  # peft is u
         [16]
     """
 
+    exported: ClassVar[str] = "as a plain LoRA or DoRA of peft's, which needs neither qpeft nor a circuit"
+
     r: int = option(4, "rank of the generated update")
     lora_alpha: int = option(8, "scale: the update is multiplied by lora_alpha / r")
     dora_magnitude: str | None = option(None, "'relative' to the weight's norm, or 'absolute'; the preset's")
@@ -235,15 +229,7 @@ class QPAConfig(GeneratedConfig, LoraConfig):  # type: ignore[misc]  # peft is u
     trainable_token_indices: Any = option({}, "always empty")
 
     def __post_init__(self) -> None:
-        for name, allowed in _UNSUPPORTED.items():
-            given = getattr(self, name)
-            if given != allowed and (given or allowed is True):
-                raise ConfigError(f"{name}={given!r} is not available for generated weights; leave it out")
-        self.trainable_token_indices = {}
-        if not is_whole(self.r) or self.r < 1:
-            raise ConfigError(f"rank r is {self.r!r}; it must be a whole number of at least 1")
-        if type(self.lora_alpha) not in (int, float) or not math.isfinite(self.lora_alpha):
-            raise ConfigError(f"lora_alpha is {self.lora_alpha!r}; it must be a finite number")
+        check_lora_options(self, "generated weights", covers=("use_dora",))
         LoraConfig.__post_init__(self)
         self.peft_type = QpeftType.QPA
         self.check_generated()
@@ -253,6 +239,10 @@ class QPAConfig(GeneratedConfig, LoraConfig):  # type: ignore[misc]  # peft is u
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
 
+    def lora_rank_1(self, pieces: Sequence[Piece]) -> int:
+        """Numbers that LoRA of rank 1 trains on the same layers."""
+        return sum(piece.size for piece in pieces if len(piece.shape) == 2) // self.r
+
     def usual_budget(self, pieces: Sequence[Piece]) -> int:
         """Half of what LoRA of rank 1 trains on the same layers."""
-        return sum(piece.size for piece in pieces if len(piece.shape) == 2) // (2 * self.r)
+        return self.lora_rank_1(pieces) // 2

@@ -42,6 +42,7 @@ class QPAPrefixConfig(GeneratedConfig, GeneratedPrefixConfig):
     """
 
     file_type: ClassVar[QpeftType] = QpeftType.QPA_PREFIX
+    exported: ClassVar[str] = "as a plain prefix of peft's, which needs neither qpeft nor a circuit"
 
     def __post_init__(self) -> None:
         for name in ("prefix_projection", "init_weights"):

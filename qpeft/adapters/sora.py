@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from qpeft.adapters.card import CardConfig
+from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.peft_internals import QpeftType, lora_layers, register
 from qpeft.adapters.peft_internals.sora import GatedLoraModel
 from qpeft.errors import ConfigError
@@ -18,16 +20,9 @@ from qpeft.options import option
 
 GATE_STARTS = ("normal", "ones")
 
-_UNSUPPORTED: dict[str, Any] = {  # what a gated LoRA does not cover, with the only value allowed
-    "init_lora_weights": True, "lora_bias": False, "bias": "none", "layer_replication": None,
-    "target_parameters": None, "ensure_weight_tying": False, "trainable_token_indices": {},
-    "alora_invocation_tokens": None, "use_qalora": False, "megatron_config": None, "rank_pattern": {},
-    **{variant.name: False for variant in fields(LoraConfig) if variant.metadata.get("is_lora_variant")},
-}  # fmt: skip
-
 
 @dataclass
-class SoRAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
+class SoRAConfig(CardConfig, LoraConfig):  # type: ignore[misc]  # peft is untyped
     """Configuration of sparse low-rank adaptation (Ding et al., EMNLP 2023).
 
     An update is (lora_alpha / r) B diag(g) A with a gate vector g of r numbers for each layer. After each optimiser
@@ -51,15 +46,9 @@ class SoRAConfig(LoraConfig):  # type: ignore[misc]  # peft is untyped
     trainable_token_indices: Any = option({}, "always empty")
 
     def __post_init__(self) -> None:
-        for name, allowed in _UNSUPPORTED.items():
-            given = getattr(self, name)
-            if given != allowed and (given or allowed is True):
-                raise ConfigError(f"{name}={given!r} is not available for SoRA; leave it out")
-        self.trainable_token_indices = {}
+        check_lora_options(self, "SoRA", covers=("alpha_pattern",))
         super().__post_init__()
         self.peft_type = QpeftType.SORA
-        if type(self.r) is not int or self.r < 1:
-            raise ConfigError(f"rank r is {self.r!r}; it must be a whole number of at least 1")
         for name in ("threshold", "gate_l1"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not (math.isfinite(value) and value >= 0):

@@ -18,13 +18,14 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
+from qpeft.adapters.card import CardConfig
 from qpeft.adapters.peft_internals.targets import linear_layers, resolve_targets
 from qpeft.errors import ConfigError
 from qpeft.options import option
 
 
 @dataclass
-class LayerTunerConfig(PeftConfig):  # type: ignore[misc]  # peft is untyped
+class LayerTunerConfig(CardConfig, PeftConfig):  # type: ignore[misc]  # peft is untyped
     """Which layers are adapted, in peft's words."""
 
     target_modules: list[str] | set[str] | str | None = option(

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from qpeft.adapters.generated import GeneratedLinear, GeneratedTensor, WeightSource
+from qpeft.adapters.peft_internals.loading import check_weights
 from qpeft.adapters.peft_internals.targets import Shape, resolve_targets
 from qpeft.errors import ConfigError
 
@@ -134,6 +135,16 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
             return key.replace(f"{head}{adapter_name}.", head, 1)
         name: str = super()._remove_adapter_name_from_key(key, adapter_name)
         return name
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        remapped: dict[str, torch.Tensor] = super()._remap_adapter_state_dict_for_load(
+            model, config, adapter_name, state_dict
+        )
+        check_weights(model, adapter_name, remapped)
+        return remapped
 
     # ---- running
 

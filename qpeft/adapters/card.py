@@ -1,0 +1,137 @@
+"""The model card that lies beside every saved adapter: how it is loaded and, if generated, by what.
+
+peft writes a card of its own before it saves an adapter's config, and only at the top of a folder. Ours is a marked
+section of that card, replaced at each saving; a folder without a card gets one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qpeft.files import write_text
+from qpeft.qcircuits import Circuit
+
+BEGIN, END = "<!-- qpeft: written at each saving -->", "<!-- qpeft: end -->"
+_PACKAGES = ("qpeft", "torch", "peft", "transformers", "numpy")
+_WIDTH, _MOST_LINES = 110, 200  # of a drawing
+
+
+class CardConfig:
+    """Mixed in before a peft config: wherever the config is saved, its card is."""
+
+    def card_facts(self) -> list[str]:
+        """Lines of the card about what this adapter is; empty for an adapter with nothing to tell."""
+        return []
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Saves the config, then the card beside it; a card that cannot be written is a warning."""
+        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]  # of the peft config
+        try:
+            write_card(self, Path(save_directory))
+        except Exception as error:  # an adapter of a long training is not lost for its description
+            warnings.warn(f"the model card in {save_directory} was not written: {error}", stacklevel=2)
+
+
+def write_card(config: Any, folder: Path) -> None:
+    """Writes or replaces our section of the card in `folder`, and keeps the rest."""
+    from huggingface_hub import ModelCard
+
+    path = folder / "README.md"
+    card = ModelCard.load(path) if path.is_file() else ModelCard("---\nlibrary_name: peft\n---\n")
+    card.data["library_name"] = "peft"
+    base_model = card.data.get("base_model") or config.base_model_name_or_path
+    if base_model:
+        card.data["base_model"] = base_model
+    else:
+        card.data.pop("base_model", None)  # an empty name is refused by the hub
+    tags = [tag for tag in card.data.get("tags") or [] if tag != "base_model:adapter:"]
+    card.data["tags"] = sorted({*tags, "qpeft"})
+    card.text = _with_section(card.text, "\n".join([BEGIN, "", *_section(config), "", END]))
+    write_text(path, str(card).rstrip() + "\n")
+
+
+def _with_section(text: str, section: str) -> str:
+    """`text` with the section in its old place, or before everything else."""
+    begin, end = text.find(BEGIN), text.find(END)
+    if 0 <= begin < end:
+        return text[:begin] + section + text[end + len(END) :]
+    return f"{section}\n\n{text.lstrip()}"
+
+
+def _section(config: Any) -> list[str]:
+    kind = getattr(config, "file_type", config.peft_type)
+    kind = str(getattr(kind, "value", kind))
+    base_model = config.base_model_name_or_path or "not named; the model this adapter was trained on"
+    return [
+        f"# {kind} adapter", "",
+        f"Base model: {base_model}", "", "The adapter needs the package qpeft besides peft:", "",
+        "```python",
+        "import qpeft.adapters  # without this line peft fails with KeyError: " + repr(kind),
+        "from peft import PeftModel", "",
+        'model = PeftModel.from_pretrained(base_model, "path/to/this/folder")',
+        "```", "",
+        *config.card_facts(),
+        "Saved with " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES) + ".",
+    ]  # fmt: skip
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "of unknown version"
+
+
+def generator_facts(config: Any) -> list[str]:
+    """What generates an adapter's weights.
+
+    Args:
+        config: A `GeneratedConfig` whose `resolved` is filled in.
+    """
+    resolved = config.resolved
+    generators, circuits = resolved["generators"], [Circuit.from_dict(data) for data in resolved["circuits"]]
+    trained, generated = (sum(g[name] for g in generators) for name in ("num_parameters", "target_size"))
+    frozen, rank_1 = resolved.get("num_frozen"), resolved.get("lora_rank_1")
+    facts = [
+        f"trained numbers: {trained:,}, which generate {generated:,} weights"
+        + (f"; LoRA of rank 1 trains {rank_1:,} on the same layers" if rank_1 else ""),
+        *([f"frozen numbers: {frozen:,}, not saved but rebuilt from the seed"] if frozen is not None else []),
+        f"seed: {config.seed}",
+        f"generators: {len(generators)} (chunk sizes: {_spread([g['chunk_size'] for g in generators])})",
+        f"engine: {config.engine}" + (f", differentiated by {config.diff_method}" if config.diff_method else ""),
+        *([f"trained in full beside it: {', '.join(config.modules_to_save)}"] if _whole(config) else []),
+    ]
+    return [
+        "## What generates the weights", "", *(f"- {fact}" for fact in facts), "",
+        *(_drawings(config, circuits) if config.source in ("circuit", "frozen") else [
+            f"The numbers come from the classical control {config.source!r}: no circuit runs.", "",
+        ]),
+        "No quantum advantage is claimed: a classical control can do as well. `qpeft export` writes the adapter "
+        f"{config.exported}.", "",
+    ]  # fmt: skip
+
+
+def _whole(config: Any) -> bool:
+    return bool(getattr(config, "modules_to_save", None))
+
+
+def _spread(sizes: list[int]) -> str:
+    """The different sizes, or their range if they are many."""
+    different = sorted(set(sizes))
+    return ", ".join(map(str, different)) if len(different) <= 4 else f"{different[0]} to {different[-1]}"
+
+
+def _drawings(config: Any, circuits: list[Circuit]) -> list[str]:
+    """Each different circuit in words; the first is drawn too."""
+    lines = [
+        f"Circuit {number} of {len(circuits)}: {circuit.num_qubits} qubits, depth {circuit.depth}, "
+        f"{circuit.num_parameters} angles" + (", frozen at their random start." if config.source == "frozen" else ".")
+        for number, circuit in enumerate(circuits, 1)
+    ]
+    drawing = circuits[0].draw(_WIDTH).splitlines()
+    if len(drawing) > _MOST_LINES:
+        drawing = [*drawing[:_MOST_LINES], "... (adapter_config.json holds the whole circuit)"]
+    return [*lines, "", "```text", *drawing, "```", ""]

@@ -1,0 +1,63 @@
+"""`resolved` of a generated adapter's config: what its settings came to when it was built, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qpeft.errors import ConfigError
+from qpeft.generator_settings import is_whole
+from qpeft.generators.spec import QPASpec
+from qpeft.qcircuits import Circuit
+
+_PARTS = {"generators": list, "circuits": list, "frozen_checksum": str, "settings": dict}
+_SIZES = ("target_size", "chunk_size", "circuit")
+
+
+def is_resolved(data: Any) -> bool:
+    """Whether data read from a file can be what `describe` gave."""
+    if not isinstance(data, dict) or not all(isinstance(data.get(name), kind) for name, kind in _PARTS.items()):
+        return False
+    generators, circuits = data["generators"], len(data["circuits"])
+    return bool(generators) and all(
+        isinstance(one, dict) and all(is_whole(one.get(name)) for name in _SIZES) and 0 <= one["circuit"] < circuits
+        for one in generators
+    )
+
+
+def describe(specs: Sequence[QPASpec]) -> dict[str, Any]:
+    """The generators, and each different circuit once."""
+    circuits: list[Circuit] = []
+    for spec in specs:
+        if spec.circuit not in circuits:
+            circuits.append(spec.circuit)
+    return {
+        "generators": [
+            {
+                "target_size": spec.target_size, "chunk_size": spec.chunk_size, "num_chunks": spec.num_chunks,
+                "num_qubits": spec.num_qubits, "num_parameters": spec.num_parameters,
+                "circuit": circuits.index(spec.circuit),
+            }
+            for spec in specs
+        ],
+        "circuits": [circuit.to_dict() for circuit in circuits],
+    }  # fmt: skip
+
+
+def another_build(saved: dict[str, Any] | None, settings: dict[str, Any], sizes: Sequence[int]) -> ConfigError:
+    """The error where a saved adapter would come out as another one.
+
+    Args:
+        saved: Its `resolved`.
+        settings: The deciding settings now.
+        sizes: What each generator would generate now.
+    """
+    saved = saved or {"generators": [], "settings": {}}
+    was = ", ".join(str(generator["target_size"]) for generator in saved["generators"]) or "unknown numbers of"
+    changed = [name for name, value in settings.items() if saved["settings"].get(name) != value]
+    differ = f", and the config's {', '.join(changed)} are not those" if changed else ""
+    return ConfigError(
+        f"the saved adapter was made for {was} generated weights and the settings saved with it; this model's targets "
+        f"need {', '.join(map(str, sizes))}{differ}. Load the adapter unchanged on the model it was trained on, or "
+        "make a new config for a new adapter"
+    )
