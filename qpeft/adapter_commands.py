@@ -27,7 +27,10 @@ def methods() -> None:
     """
     from qpeft.adapters.method_table import METHODS
 
-    table = Table("method", "trains", "count", "merges", "export", box=SIMPLE, show_lines=True, pad_edge=False)
+    table = Table(box=SIMPLE, show_lines=True, pad_edge=False)
+    table.add_column("method", min_width=max(map(len, METHODS)))
+    for column in ("trains", "count", "merges", "export"):
+        table.add_column(column)
     for name, method in METHODS.items():
         table.add_row(
             Text.assemble((name, "bold"), f"\n{method.source}"), method.trains, method.count,

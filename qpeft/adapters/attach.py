@@ -26,6 +26,8 @@ def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # we export, never merge
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", message="Failed to load the CUDA extension", module="peft")  # of BOFT
+        warnings.filterwarnings("ignore", message="Setting boft_n_butterfly_factor to 1", module="peft")
         try:
             return get_peft_model(model, config)
         except (TypeError, ValueError) as error:

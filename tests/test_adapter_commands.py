@@ -1,0 +1,41 @@
+import pytest
+from typer.testing import CliRunner
+
+from qpeft.adapters.method_table import METHODS
+from qpeft.cli import app
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+def run(*arguments):
+    return CliRunner(env={"COLUMNS": "100"}).invoke(app, arguments)
+
+
+def test_methods_lists_every_method_with_its_source():
+    result = run("methods")
+    assert result.exit_code == 0
+    for name, method in METHODS.items():
+        assert f" {name} " in result.output
+        assert method.source.split(",")[0] in result.output
+
+
+def test_count_says_what_trains_and_lists_chunk_sizes():
+    result = run("count", "--model", "embedded", "--budget", "1200", "--chunk-sizes", "16", "--chunk-sizes", "64")
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    assert "qpa on 1 layer(s) of embedded trains 1,193 numbers" in text
+    rows = [line.split() for line in result.output.splitlines() if line.count("%") == 2]
+    assert [row[:5] for row in rows] == [
+        ["16", "544", "10", "80", "544"], ["64", "136", "8", "64", "1,312"], ["57", "153", "8", "64", "1,193"],
+    ]  # fmt: skip
+
+
+def test_count_of_a_plain_method():
+    result = run("count", "--model", "embedded", "--method", "lora", "--rank", "2")
+    assert "lora on 1 layer(s) of embedded trains 4,352 numbers, 0.40% of" in " ".join(result.output.split())
+    assert "chunk size" not in result.output
+
+
+def test_count_of_several_generators():
+    result = run("count", "--model", "embedded", "--targets", "c_attn", "--scope", "layer")
+    assert "4 generators; qubits are those of the largest." in result.output
