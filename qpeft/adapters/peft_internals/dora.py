@@ -110,9 +110,8 @@ def generate_magnitude(
     fan_in_fan_out = prepared.fan_in_fan_out
     if of_inputs:
         layer.lora_variant[adapter_name] = InputDoraVariant()
-        weight = transpose(dequantize_module_weight(layer.get_base_layer()), fan_in_fan_out)
-        norm = torch.linalg.norm(weight.detach().float(), dim=axis)
-    else:
-        norm = prepared.weight.detach().float()  # B is zero here, so this is ||W0||
+    # Of the base weight, as B is zero; not what peft prepared, which has no numbers under low_cpu_mem_usage.
+    weight = transpose(dequantize_module_weight(layer.get_base_layer()), fan_in_fan_out)
+    norm = torch.linalg.norm(weight.detach().float(), dim=axis)
     stand_in = GeneratedMagnitude(source, name, norm if relative else None, fan_in_fan_out, axis)
     layer.lora_magnitude_vector[adapter_name] = stand_in

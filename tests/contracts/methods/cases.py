@@ -42,7 +42,7 @@ class Model:
 
 
 WORDS, CLASSES = {"input_ids": IDS}, torch.tensor([2, 0])
-CLASSIFIER = ("base_model.model.classifier.bias", "base_model.model.classifier.weight")
+CLASSIFIER = ("classifier.bias", "classifier.weight")
 GPT2 = Model("gpt2", gpt2, ("c_attn", "lm_head"), WORDS, IDS, {"task_type": "CAUSAL_LM"})
 LLAMA = Model("llama", llama, ("q_proj", "v_proj", "down_proj", "lm_head"), WORDS, IDS, {"task_type": "CAUSAL_LM"})
 BERT = Model("bert", bert, ("query", "value", "output.dense"), WORDS, CLASSES, {"task_type": "SEQ_CLS"}, CLASSIFIER)
@@ -158,7 +158,7 @@ class Case:
 
     def call(self, model: nn.Module, **others: Any) -> Tensor:
         """(2, ..., classes), with gradients."""
-        logits: Tensor = model(**self.model.inputs, **others).logits
+        logits: Tensor = model(**{**self.model.inputs, **others}).logits
         return logits
 
     def loss(self, model: nn.Module, rows: slice = slice(None)) -> Tensor:
@@ -197,9 +197,7 @@ def differ(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() > 1e-3)
 
 
-def every(condition: Callable[[Method], bool] = lambda method: True, models: tuple[Model, ...] = MODELS) -> Any:
-    """Parametrises a test over the cases whose method meets a condition."""
-    cases = [
-        Case(method, model) for method in METHODS for model in models if model in method.models and condition(method)
-    ]
-    return pytest.mark.parametrize("case", cases, ids=str)
+def every(condition: Callable[[Case], bool] = lambda case: True) -> Any:
+    """Parametrises a test over the cases that meet a condition."""
+    cases = [Case(method, model) for method in METHODS for model in method.models]
+    return pytest.mark.parametrize("case", [case for case in cases if condition(case)], ids=str)

@@ -19,6 +19,13 @@ def test_the_start_is_the_base_model_bit_for_bit_unless_the_method_cannot(case):
     assert differ(case.logits(case.trained()), case.logits(base))
 
 
+@every(lambda case: case.method.identity)
+def test_the_start_of_a_model_in_half_precision_is_the_identity_too(case):
+    model, base = case.adapted(case.model.make().bfloat16()), case.model.make().bfloat16()
+    pixels = {name: t.bfloat16() for name, t in case.model.inputs.items() if t.is_floating_point()}
+    assert torch.equal(case.logits(model, **pixels), case.logits(base, **pixels))
+
+
 @every()
 def test_only_the_adapter_trains(case):
     model = case.trained().train()
@@ -54,7 +61,7 @@ def test_accumulated_gradients_are_the_full_batchs(case):
     torch.testing.assert_close(gradients(model), full, rtol=1e-3, atol=1e-5)
 
 
-@every(lambda method: method.wraps_layers)
+@every(lambda case: case.method.wraps_layers)
 @pytest.mark.parametrize("use_reentrant", [False, True], ids=["non-reentrant", "reentrant"])
 def test_checkpointing_gives_the_same_gradients_or_is_refused(case, use_reentrant):
     model = case.trained()
@@ -69,7 +76,7 @@ def test_checkpointing_gives_the_same_gradients_or_is_refused(case, use_reentran
         torch.testing.assert_close(case.gradients(model), expected, rtol=1e-3, atol=1e-5)
 
 
-@every(lambda method: not method.wraps_layers)
+@every(lambda case: not case.method.wraps_layers)
 def test_prefixes_are_refused_with_checkpointing_by_peft(case):
     base = case.model.make()
     base.gradient_checkpointing_enable()

@@ -1,0 +1,83 @@
+"""Files, configs and copies."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from peft import PeftConfig, PeftModel
+from safetensors.torch import load_file
+
+from tests.contracts.methods.cases import adapter_parameters, differ, every, moved
+
+
+def expected_keys(case, model):
+    if case.method.generates:
+        generators = len(model.base_model.targeted_module_names) if case.method.options.get("scope") == "layer" else 1
+        keys = [f"{case.method.bank}.generators.{i}.{name}" for i in range(generators) for name in case.method.saved]
+    else:
+        layers = model.base_model.targeted_module_names
+        keys = [f"base_model.model.{layer}.{name}" for layer in layers for name in case.method.saved]
+    inner = "base_model.model." if case.method.wraps_layers else "base_model."
+    return sorted([*keys, *(f"{inner}{name}" for name in case.model.fully_trained)])
+
+
+@every()
+def test_a_file_holds_the_adapter_alone_and_loads(case, tmp_path):
+    model = case.trained()
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert sorted(saved) == expected_keys(case, model)
+    parameters = adapter_parameters(model)
+    assert sum(t.numel() for t in saved.values()) == sum(p.numel() for p in parameters.values())
+    torch.manual_seed(5)
+    loaded = PeftModel.from_pretrained(case.model.make(), tmp_path)
+    assert torch.equal(case.logits(loaded), case.logits(model))
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+@every(lambda case: case.method.wraps_layers)  # peft loads prefixes for inference only
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True], ids=["", "low-memory"])
+def test_a_loaded_adapter_trains_on(case, tmp_path, low_cpu_mem_usage):
+    model = case.trained()
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(
+        case.model.make(), tmp_path, is_trainable=True, low_cpu_mem_usage=low_cpu_mem_usage
+    )
+    assert torch.equal(case.logits(loaded.eval()), case.logits(model))
+    torch.testing.assert_close(case.gradients(loaded), case.gradients(model), rtol=0, atol=0)
+
+
+@every()
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda config: pickle.loads(pickle.dumps(config))], ids=["deepcopy", "pickle"]
+)
+def test_a_config_can_be_copied(case, again):
+    for config in (case.config(), case.adapted().peft_config["default"]):  # new, and filled in
+        twin = again(config)
+        assert twin is not config
+        assert (type(twin), twin.to_dict()) == (type(config), config.to_dict())
+
+
+@every()
+def test_a_config_file_gives_the_same_config(case, tmp_path):
+    model = case.adapted()
+    model.save_pretrained(tmp_path)
+    read = PeftConfig.from_pretrained(tmp_path).to_dict()
+    written = model.peft_config["default"].to_dict()
+    for name in ("inference_mode", "auto_mapping"):  # which saving sets
+        read[name] = written[name]
+    assert read == written
+
+
+@every()
+def test_a_copied_model_is_independent(case):
+    model = case.trained()
+    case.gradients(model)  # a step leaves graphs behind, which cannot be copied
+    twin = copy.deepcopy(model.eval())
+    before = case.logits(model)
+    assert torch.equal(case.logits(twin), before)
+    torch.testing.assert_close(case.gradients(twin), case.gradients(model), rtol=0, atol=0)
+    moved(twin.eval(), seed=3)
+    assert differ(case.logits(twin), before)
+    assert torch.equal(case.logits(model.eval()), before)
