@@ -7,7 +7,6 @@ from typing import Any
 from qpeft.adapters.bank import Piece, QPABank
 from qpeft.adapters.config import QPAConfig
 from qpeft.adapters.peft_internals import GeneratedLoraModel, QpeftType, Shape, register
-from qpeft.errors import ConfigError
 
 
 def lora_pieces(config: QPAConfig, targets: dict[str, Shape]) -> list[Piece]:
@@ -15,18 +14,10 @@ def lora_pieces(config: QPAConfig, targets: dict[str, Shape]) -> list[Piece]:
 
     Args:
         config: Rank and variant.
-        targets: Layer name to (out_features, in_features).
-
-    Raises:
-        ConfigError: A rank above a layer's size.
+        targets: Layer name to (out_features, in_features), none of them smaller than the rank.
     """
     pieces = []
     for name, (fan_out, fan_in) in targets.items():
-        if config.r > min(fan_out, fan_in):
-            raise ConfigError(
-                f"rank {config.r} is above the size of {name} ({fan_out} x {fan_in}): no update of it has a rank above "
-                f"{min(fan_out, fan_in)}. Lower the rank, or leave the layer out"
-            )
         pieces.append(Piece(name, "lora_B", (fan_out, config.r)))
         pieces.append(Piece(name, "lora_A", (config.r, fan_in), fan_in=fan_in))
         if config.use_dora:

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from qpeft.adapters.card import CardConfig
+from qpeft.adapters.peft_internals.strict import StrictTuner
 from qpeft.adapters.peft_internals.targets import linear_layers, resolve_targets
 from qpeft.errors import ConfigError
 from qpeft.options import option
@@ -124,7 +125,7 @@ def merge_refusal(reason: str) -> str:
     )
 
 
-class LayerTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
+class LayerTuner(StrictTuner):
     """Wraps each target in `tuner_layer_cls`."""
 
     tuner_layer_cls: type[TunedLayer]

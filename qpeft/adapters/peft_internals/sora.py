@@ -11,12 +11,13 @@ from typing import Any
 
 from torch import nn
 
+from qpeft.adapters.peft_internals.strict import StrictTuner
 from qpeft.adapters.peft_internals.targets import resolve_targets
 from qpeft.adapters.peft_internals.tied import UntyingLoraModel
 from qpeft.errors import ConfigError
 
 
-class GatedLoraModel(UntyingLoraModel):
+class GatedLoraModel(StrictTuner, UntyingLoraModel):
     """A LoRA tuner whose A is what `gated` makes of it."""
 
     @abstractmethod
@@ -31,12 +32,7 @@ class GatedLoraModel(UntyingLoraModel):
         """
         config = self.peft_config[adapter_name]
         if config.target_modules is not None:  # else peft chooses those usual for the architecture
-            for name, shape in resolve_targets(model, config).items():
-                if config.r > min(shape):
-                    raise ConfigError(
-                        f"rank r={config.r} is more than layer {name!r} of {shape[0]} x {shape[1]} can have; "
-                        f"use r={min(shape)} or less, or leave the layer out"
-                    )
+            resolve_targets(model, config)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     def _create_and_replace(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft import PeftConfig
+from peft import AdaLoraConfig, LoraConfig, PeftConfig, PeftType
 from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers, check_target_module_exists
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.other import get_pattern_key
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from qpeft.errors import ConfigError, unknown_name
+from qpeft.generator_settings import is_whole
 
 Shape = tuple[int, int]  # (out_features, in_features)
 
@@ -87,16 +89,53 @@ def default_targets(model: nn.Module, config: PeftConfig) -> set[str]:
     return set(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[kind])
 
 
+def _adaptable(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
+    """The layers that a config's method can adapt."""
+    layers = linear_layers(model)
+    if config.peft_type != PeftType.LORA:
+        return layers
+    shapes = {name: layers.get(name) or _embedding_shape(module) for name, module in _outer_modules(model).items()}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _embedding_shape(module: Any) -> Shape | None:
+    """(embedding_dim, num_embeddings) of an embedding, wrapped or not: the shape of LoRA's update of it."""
+    base: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    return (base.embedding_dim, base.num_embeddings) if isinstance(base, nn.Embedding) else None
+
+
+def check_ranks(config: PeftConfig, layers: dict[str, Shape]) -> None:
+    """Refuses a rank that no LoRA, or variant of it, of a layer can have; elsewhere in peft `r` means other things.
+
+    Raises:
+        ConfigError: Names the layer and the largest rank.
+    """
+    if not isinstance(config, LoraConfig):
+        return
+    rank = config.init_r if isinstance(config, AdaLoraConfig) else config.r
+    patterns: dict[str, Any] = config.rank_pattern or {}
+    for name, (fan_out, fan_in) in layers.items():
+        given, most = patterns.get(get_pattern_key(patterns.keys(), name), rank), min(fan_out, fan_in)
+        if is_whole(given) and given > most:
+            raise ConfigError(
+                f"rank {given} is above the size of {name} ({fan_out} x {fan_in}): no update of it has a rank above "
+                f"{most}. Lower the rank, or leave the layer out"
+            )
+
+
 def resolve_targets(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
     """The layers a config targets, in the model's order; see `default_targets` for `target_modules=None`.
 
+    They are Linear and Conv1D layers; for plain LoRA also embeddings.
+
     Raises:
-        ConfigError: A named target matches no Linear or Conv1D layer (the message lists the nearest), or none is left.
+        ConfigError: A named target matches no such layer (the message lists the nearest), none is left, or one is
+            smaller than the rank.
     """
     if config.target_modules is None:
         config.target_modules = default_targets(model, config)
     config = _maybe_include_all_linear_layers(config, model)
-    layers = linear_layers(model)
+    layers = _adaptable(model, config)
     modules = _outer_modules(model).keys()
     matched = {name for name in modules if check_target_module_exists(config, name)}
     short = sorted({name.rsplit(".", 1)[-1] for name in layers})
@@ -110,8 +149,9 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
     unsuited = sorted(matched - layers.keys())
     if unsuited:
         kinds = {type(model.get_submodule(name)).__name__ for name in unsuited}
+        suited = "Linear, Conv1D and Embedding" if config.peft_type == PeftType.LORA else "Linear and Conv1D"
         raise ConfigError(
-            f"target {unsuited[0]!r} is a {' / '.join(sorted(kinds))}; only Linear and Conv1D layers can be adapted. "
+            f"target {unsuited[0]!r} is a {' / '.join(sorted(kinds))}; only {suited} layers can be adapted. "
             f"Available: {', '.join(short)}"
         )
     if not matched:
@@ -119,15 +159,17 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
             "no layer is left to adapt: check target_modules, exclude_modules and layers_to_transform. "
             f"Available: {', '.join(short)}"
         )
-    return {name: shape for name, shape in layers.items() if name in matched}
+    targeted = {name: shape for name, shape in layers.items() if name in matched}
+    check_ranks(config, targeted)
+    return targeted
 
 
 def adapted_layers(model: Any) -> dict[str, Shape]:
     """The layers of a PEFT model that hold an adapter, by name; its output head if none does (a prefix)."""
     inner = model.get_base_model()
     found = {name: layer for name, layer in _outer_modules(inner).items() if isinstance(layer, BaseTunerLayer)}
-    shapes = {name: shape for name, layer in found.items() if (shape := linear_shape(layer)) is not None}
+    shapes = {name: linear_shape(layer) or _embedding_shape(layer) for name, layer in found.items()}
     if found:
-        return shapes
+        return {name: shape for name, shape in shapes.items() if shape is not None}
     head = head_name(inner)
     return {head: linear_layers(inner)[head]}

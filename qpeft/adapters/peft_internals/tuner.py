@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from qpeft.adapters.generated import GeneratedLinear, GeneratedTensor, WeightSource
-from qpeft.adapters.peft_internals.loading import check_weights
+from qpeft.adapters.peft_internals.strict import StrictTuner
 from qpeft.adapters.peft_internals.targets import Shape, resolve_targets
 from qpeft.errors import ConfigError
 
@@ -27,7 +27,7 @@ def _check_adapter_name(adapter_name: str, bank: nn.Module) -> None:
         )
 
 
-class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
+class GeneratedTuner(StrictTuner):
     """Mixed in before a tuner: a bank generates what the tuner would train, one bank an adapter, kept on the tuner.
 
     The tuner's layers hold stand-ins where it put trainable modules; its forward, merge and conversion paths only read
@@ -135,16 +135,6 @@ class GeneratedTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
             return key.replace(f"{head}{adapter_name}.", head, 1)
         name: str = super()._remove_adapter_name_from_key(key, adapter_name)
         return name
-
-    @classmethod
-    def _remap_adapter_state_dict_for_load(
-        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        remapped: dict[str, torch.Tensor] = super()._remap_adapter_state_dict_for_load(
-            model, config, adapter_name, state_dict
-        )
-        check_weights(model, adapter_name, remapped)
-        return remapped
 
     # ---- running
 
