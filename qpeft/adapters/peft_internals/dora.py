@@ -63,13 +63,14 @@ class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is unty
     @staticmethod
     def merge_safe(module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
         delta = module.get_delta_weight(active_adapter)
-        with module._unmerged_base_weight(safe_merge=True) as base_weight:
+        with module._unmerged_base_weight(safe_merge=True) as base:
             norm = module.lora_magnitude_vector[active_adapter].get_weight_norm(
-                base_weight, transpose(delta, _stored(module)), scaling=1
+                base, transpose(delta, _stored(module)), scaling=1
             )
-        module._cache_store(f"{active_adapter}-weight_norm", norm.detach())
-        base = dequantize_module_weight(module.get_base_layer())
-        merged: Tensor = InputDoraVariant._factor(module, active_adapter, norm) * (base + delta)
+            # As in `forward`, an adapter adds what it changes in the base weight, whatever else is merged.
+            change = InputDoraVariant._factor(module, active_adapter, norm) * (base + delta) - base
+        module._cache_store(f"{active_adapter}-change", change.detach())
+        merged: Tensor = dequantize_module_weight(module.get_base_layer()) + change
         return merged.to(orig_weight.dtype)
 
     @staticmethod
@@ -78,9 +79,7 @@ class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is unty
 
     @staticmethod
     def unmerge(module: Any, active_adapter: str, orig_weight: Tensor) -> Tensor:
-        norm = module._cache_pop(f"{active_adapter}-weight_norm")
-        factor = InputDoraVariant._factor(module, active_adapter, norm)
-        restored: Tensor = orig_weight.data / factor - module.get_delta_weight(active_adapter)
+        restored: Tensor = orig_weight.data - module._cache_pop(f"{active_adapter}-change")
         return restored.to(orig_weight.dtype)
 
     @staticmethod
