@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -14,11 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qpeft.adapter_commands import count, methods
 from qpeft.errors import QpeftError
-from qpeft.options import build, cli_parameters
+from qpeft.export_command import export
+from qpeft.options import build, with_options
 from qpeft.quantum_commands import circuit_app, devices, engines
-from qpeft.training.config import AdapterOptions, TrainConfig
+from qpeft.training.adapter_options import CountConfig
+from qpeft.training.config import TrainConfig
 from qpeft.training.runs import read_settings
+
+if TYPE_CHECKING:
+    from qpeft.training.tasks import Task
 
 app = typer.Typer(
     name="qpeft", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -27,25 +31,8 @@ app = typer.Typer(
 console = Console()
 
 
-def _with_options(tree: type, required: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command one flag for every setting of a dataclass tree; it receives those that were given."""
-
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        def command(**flags: Any) -> None:
-            function(**flags)
-
-        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        parameters = [*own, *cli_parameters(tree, required)]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        command.__doc__, command.__name__ = function.__doc__, function.__name__
-        return command
-
-    return decorate
-
-
 @app.command(name="train")
-@_with_options(TrainConfig, required=("model", "data"))
+@with_options(TrainConfig, required=("model", "data"))
 def train(
     *,
     config: Annotated[
@@ -53,15 +40,18 @@ def train(
     ] = None,
     **flags: Any,
 ) -> None:
-    """Adapt a language model to a text, and export the result as a plain LoRA.
+    """Adapt a language model to a text or to labelled texts, and export the result as a plain LoRA.
 
     A circuit generates the LoRA weights of the output head (or of --targets). The output folder then holds the
     compact adapter, the exported LoRA, metrics.json, the settings, a loss plot and report.md.
 
     Example: qpeft train --model embedded --data embedded --budget 1200 --steps 200
+
+    Example: qpeft train --task classification --model FOLDER --data SST-2 --targets q_proj,v_proj
     """
     from qpeft.training.finetune import train as run
     from qpeft.training.report import warnings_for
+    from qpeft.training.tasks import task_for
 
     settings = build(TrainConfig, read_settings(config) if config else {}, flags)
     _quiet()
@@ -70,14 +60,15 @@ def train(
     except KeyboardInterrupt:
         console.print("Interrupted. The run goes on from its last checkpoint with --resume.")
         raise typer.Exit(130) from None
-    console.print(_metrics_table({settings.adapter.method: result.metrics}))
-    for text in warnings_for(result.metrics):
+    task = task_for(settings)
+    console.print(_metrics_table(task, {settings.adapter.method: result.metrics}))
+    for text in warnings_for(task, result.metrics):
         console.print(f"[yellow]Mind:[/yellow] {text}.")
     console.print(f"Adapter, exported LoRA and report: {result.folder}", highlight=False, markup=False)
 
 
 @app.command(name="compare")
-@_with_options(TrainConfig, required=("model", "data"))
+@with_options(TrainConfig, required=("model", "data"))
 def compare(
     *,
     vary: Annotated[
@@ -91,9 +82,9 @@ def compare(
 ) -> None:
     """Train the same adapter from the same start in every combination of varied settings.
 
-    The output folder then holds the table (table.csv, report.md), plots of the loss and of the final bits per byte, and
-    the runs. Interrupted, it goes on with --resume. In a list, + joins the items (targets=lm_head,q_proj+v_proj);
-    "default" leaves a setting to its own default.
+    The output folder then holds the table (table.csv, report.md), plots of the loss and of the final metric, and the
+    runs. Interrupted, it goes on with --resume. In a list, + joins the items (targets=lm_head,q_proj+v_proj); "default"
+    leaves a setting to its own default.
 
     Example: qpeft compare --model embedded --data embedded --vary engine=exact,exact:10x --vary ansatz=ry_cnot,rx_cnot
     """
@@ -134,7 +125,7 @@ def demo(
 
     _quiet()
     found = run(output, steps, overwrite=True, console=console)
-    console.print(_metrics_table({name: result.metrics for name, result in found.results.items()}))
+    console.print(_metrics_table(found.task, {name: result.metrics for name, result in found.results.items()}))
     console.print(f"\n[bold]A line before:[/bold] {found.line_before}", highlight=False)
     console.print("[bold]A line after QPA:[/bold]", Text(found.line_after))
     console.print()
@@ -143,66 +134,30 @@ def demo(
     console.print(f"loss curves: {found.plot}", highlight=False, markup=False)
 
 
-@app.command(name="count")
-def count(
-    model: Annotated[str, typer.Option(help="model id on the hub, a folder, or embedded; only its config is read")],
-    targets: Annotated[list[str] | None, typer.Option(help="layers to adapt (the output head)")] = None,
-    rank: Annotated[int, typer.Option(help="rank of the update")] = 4,
-    chunk_size: Annotated[list[int] | None, typer.Option(help="chunk sizes to count (a usual range)")] = None,
-    budget: Annotated[int | None, typer.Option(help="most numbers to train; adds the chunk size it allows")] = None,
-    preset: Annotated[str, typer.Option(help="default or paper")] = "default",
-    ansatz: Annotated[str, typer.Option(help="a registered ansatz")] = "ry_cnot",
-    reps: Annotated[int, typer.Option(help="layers of the ansatz")] = 8,
-    hidden: Annotated[list[int] | None, typer.Option(help="widths of the hidden layers (the preset's)")] = None,
-) -> None:
-    """Count qubits, chunks and parameters against LoRA, before training anything.
-
-    Example: qpeft count --model embedded --rank 4
-    """
-    from qpeft.training.counting import count as run
-
-    _quiet()
-    options = AdapterOptions(
-        rank=rank, targets=targets, budget=budget, preset=preset, ansatz=ansatz, reps=reps, hidden=hidden
-    )
-    found = run(model, options, chunk_size or ())
-    table = Table(title=f"QPA on {len(found.targets)} layer(s), {found.target_size:,} generated weights (r={rank})")
-    for column in ("chunk size", "chunks", "qubits", "angles", "trained", f"of LoRA r={rank}", "of LoRA r=1"):
-        table.add_column(column, justify="right")
-    for spec in found.specs:
-        table.add_row(
-            f"{spec.chunk_size:,}", f"{spec.num_chunks:,}", str(spec.num_qubits),
-            str(spec.circuit.num_parameters), f"{spec.num_parameters:,}",
-            f"{spec.num_parameters / found.target_size:.1%}", f"{spec.num_parameters / found.lora_rank_1:.1%}",
-        )  # fmt: skip
-    console.print(table)
-    console.print(
-        f"LoRA r={rank} trains {found.target_size:,}, r=1 {found.lora_rank_1:,}. Where QPA is above 100% of r=1, "
-        "LoRA of rank 1 is the smaller adapter.", highlight=False,
-    )  # fmt: skip
-
-
+app.command(name="count")(with_options(CountConfig, required=())(count))
+app.command(name="methods")(methods)
 app.command(name="engines")(engines)
 app.command(name="devices")(devices)
+app.command(name="export")(export)
 app.add_typer(circuit_app, name="circuit")
 
 
-def _metrics_table(metrics: dict[str, dict[str, Any]]) -> Table:
-    table = Table()
+def _metrics_table(task: Task, metrics: dict[str, dict[str, Any]]) -> Table:
+    """A row a run, of runs that were measured alike."""
+    first = next(iter(metrics.values()))
+    shown, facts = task.metrics(first["after"]), task.facts(first["after"])
+    head = ["head"] if first["parameters"]["head"] else []
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("method")
-    for column in ("trained", "bits/byte", "perplexity", "unknown", "ms/step"):
+    for column in ("adapter", *head, *(metric.name for metric in shown), *facts, "ms/step"):
         table.add_column(column, justify="right")
     for name, found in metrics.items():
-        before, after = found["before"], found["after"]
+        before, after, counts = found["before"], found["after"], found["parameters"]
         table.add_row(
-            name, f"{found['parameters']['trained']:,}",
-            f"{before['bits_per_byte']:.3f} → {after['bits_per_byte']:.3f}",
-            f"{before['perplexity']:.2f} → {after['perplexity']:.2f}",
-            f"{after['unknown_share']:.1%}", _milliseconds(found["seconds_per_step"]),
+            name, f"{counts['trained'] - counts['head']:,}", *([f"{counts['head']:,}"] if head else []),
+            *(metric.change(before, after) for metric in shown), *task.facts(after).values(),
+            _milliseconds(found["seconds_per_step"]),
         )  # fmt: skip
-        if "paper_perplexity" in after:
-            padded = f"{before['paper_perplexity']:.4f} → {after['paper_perplexity']:.4f}"
-            table.add_row(f"{name}, the paper's padded metric", "", "", padded, "", "")
     return table
 
 

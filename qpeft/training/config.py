@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from qpeft.engines import check_engine
-from qpeft.errors import ConfigError
-from qpeft.options import option
+from qpeft.errors import ConfigError, unknown_name
+from qpeft.options import at_least, finite, option
+from qpeft.training.adapter_options import AdapterOptions, CarrierOptions, GeneratorOptions, method_settings
 
 CLEANINGS = ("none", "wikitext", "stories")
-
-
-def _finite(section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if value is not None and not math.isfinite(value):
-            raise ConfigError(f"{name} is {value}; it must be a finite number")
-
-
-def _at_least(least: int, section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if value is not None and value < least:
-            raise ConfigError(f"{name} is {value}; it must be at least {least}")
+CLASSIFICATION_METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
+TASK_SETTINGS = {  # the data settings that only one task takes
+    "language-modelling": ("clean", "by_line", "max_train_chars", "max_train_chunks", "max_test_chars"),
+    "classification": (
+        "second_text_column", "label_column", "metric", "max_train_examples", "max_test_examples",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,56 +34,45 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The text it is adapted to."""
+    """What it is adapted to: a task and its data."""
 
-    data: str = option(MISSING, "text file, folder with train/valid/test text files, dataset on the hub, or embedded")
-    data_config: str | None = option(None, "configuration of a hub dataset, e.g. wikitext-2-raw-v1")
-    text_column: str = option("text", "column of a dataset that holds the text")
-    test_data: str | None = option(None, "text file to evaluate on, if not part of --data")
+    data: str = option(
+        MISSING, "text file, folder with train/valid/test text files (for classification TSV or CSV), dataset on the "
+        "hub, or embedded",
+    )  # fmt: skip
+    task: str = option("language-modelling", "language-modelling or classification")
+    data_config: str | None = option(None, "configuration of a hub dataset, e.g. wikitext-2-raw-v1 or sst2")
+    text_column: str | None = option(None, "column that holds the text (text; for classification, detected)")
+    test_data: str | None = option(None, "file to evaluate on, if not part of --data")
+    context: int = option(256, "tokens in a training example")
     clean: str = option("none", "wikitext: undo its spacing, drop unknown words; stories: drop end-of-text lines")
     by_line: bool = option(False, "tokenise non-empty lines one by one, without their line ends")
-    context: int = option(256, "tokens in a training example")
     max_train_chars: int | None = option(None, "use only so many characters of the training text")
-    max_train_chunks: int | None = option(None, "use only so many training examples")
+    max_train_chunks: int | None = option(None, "use only so many training examples of a text")
     max_test_chars: int | None = option(None, "use only so many characters of the test text")
+    second_text_column: str | None = option(None, "classification: column of the second text (detected)")
+    label_column: str | None = option(None, "classification: column of the label (detected)")
+    metric: str | None = option(
+        None, "classification: accuracy, f1 or matthews; for real labels pearson or spearman (the first of these)"
+    )
+    max_train_examples: int | None = option(None, "classification: use only so many rows, drawn alike for every seed")
+    max_test_examples: int | None = option(None, "classification: the same for the rows to evaluate on")
 
     def __post_init__(self) -> None:
+        if self.task not in TASK_SETTINGS:
+            raise ConfigError(unknown_name("task", self.task, TASK_SETTINGS))
         if self.clean not in CLEANINGS:
             raise ConfigError(f"clean {self.clean!r} is not one of {', '.join(CLEANINGS)}")
-        _at_least(2, self, "context")
-        _at_least(1, self, "max_train_chars", "max_train_chunks", "max_test_chars")
-
-
-@dataclass(frozen=True)
-class AdapterOptions:
-    """Which adapter to train, and its settings."""
-
-    method: str = option("qpa", "adaptation method: qpa or lora")
-    rank: int = option(4, "rank r of the update")
-    alpha: float | None = option(None, "scale: the update is multiplied by alpha / rank (2 * rank if not given)")
-    dropout: float = option(0.0, "dropout on the adapter's input")
-    targets: list[str] | None = option(None, "layers to adapt, e.g. lm_head or q_proj, or all-linear (the output head)")
-    preset: str = option("default", "qpa: default or paper; sets hidden, activation, transform and start")
-    chunk_size: int | None = option(None, "qpa: weights generated for each basis state")
-    budget: int | None = option(None, "qpa: most numbers to train; chooses the chunk size (half of LoRA r=1)")
-    ansatz: str = option("ry_cnot", "qpa: circuit, a registered ansatz")
-    reps: int = option(8, "qpa: layers of the ansatz")
-    hidden: list[int] | None = option(None, "qpa: widths of the mapping network's hidden layers")
-    activation: str | None = option(None, "qpa: activation of the mapping network")
-    transform: str | None = option(None, "qpa: what is done to the probabilities")
-    start: str | None = option(None, "qpa: identity (adapter starts at zero) or paper (all random)")
-    source: str = option("circuit", "qpa: circuit, or a classical control: frozen, free, mlp, none")
-    engine: str = option("exact", "qpa: engine that runs the circuit, NAME[@DEVICE][:SHOTS], e.g. exact:20x, aer:20x")
-    diff_method: str | None = option(None, "qpa: how the engine is differentiated; see qpeft engines")
-    gradient_shots: str | None = option(None, "qpa: shots of each circuit of a sampled gradient, e.g. 100x")
-
-    def __post_init__(self) -> None:
-        _at_least(1, self, "rank", "chunk_size", "budget")
-        _at_least(0, self, "reps")
-        _finite(self, "alpha")
-        check_engine(self.engine, self.diff_method, self.gradient_shots)
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        if self.metric is not None and self.metric not in CLASSIFICATION_METRICS:
+            raise ConfigError(unknown_name("metric", self.metric, CLASSIFICATION_METRICS))
+        at_least(2, self, "context")
+        at_least(1, self, "max_train_chars", "max_train_chunks", "max_test_chars")
+        at_least(1, self, "max_train_examples", "max_test_examples")
+        defaults = {field.name: field.default for field in fields(self)}
+        for task, names in TASK_SETTINGS.items():
+            given = [name for name in names if getattr(self, name) != defaults[name]]
+            if given and task != self.task:
+                raise ConfigError(f"{given[0]} is a setting of the task {task}; this task is {self.task}. Leave it out")
 
 
 @dataclass(frozen=True)
@@ -108,9 +90,9 @@ class TrainingOptions:
     seed: int = option(0, "seed of everything random")
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "steps", "batch_size", "accumulation")
-        _finite(self, "weight_decay")
-        _at_least(0, self, "warmup_steps", "weight_decay", "seed")
+        at_least(1, self, "steps", "batch_size", "accumulation")
+        finite(self, "weight_decay")
+        at_least(0, self, "warmup_steps", "weight_decay", "seed")
         if self.seed >= 2**32:
             raise ConfigError(f"seed is {self.seed}; it must be below 2**32")
         for name in ("learning_rate", "max_grad_norm"):
@@ -132,7 +114,7 @@ class RunOptions:
     paper_metric: bool = option(False, "also the papers' perplexity, which counts padding (lines padded to 512)")
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "save_every", "log_every", "test_batch_size")
+        at_least(1, self, "save_every", "log_every", "test_batch_size")
         if self.resume and self.overwrite:
             raise ConfigError("give --resume or --overwrite, not both")
 
@@ -144,10 +126,14 @@ class TrainConfig:
     model: ModelOptions
     data: DataOptions
     adapter: AdapterOptions = field(default_factory=AdapterOptions)
+    carrier: CarrierOptions = field(default_factory=CarrierOptions)
+    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `qpeft.adapters.methods.peft_config` takes."""
-        return {**asdict(self.adapter), "seed": self.training.seed}
+        """What `qpeft.adapters.methods.Method.peft_config` takes."""
+        return method_settings(
+            self.adapter, self.carrier, self.generator, seed=self.training.seed, steps=self.training.steps
+        )

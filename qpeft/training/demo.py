@@ -11,10 +11,13 @@ from rich.console import Console
 from torch import nn
 
 from qpeft.training import embedded
-from qpeft.training.config import AdapterOptions, DataOptions, ModelOptions, RunOptions, TrainConfig, TrainingOptions
+from qpeft.training.adapter_options import AdapterOptions
+from qpeft.training.config import DataOptions, ModelOptions, RunOptions, TrainConfig, TrainingOptions
 from qpeft.training.finetune import Result, prepare, train
 from qpeft.training.plots import loss_plot
 from qpeft.training.runs import MANIFEST
+from qpeft.training.tasks import Task, task_for
+from qpeft.training.tasks.language_modelling import LOSS
 
 PROMPT = 'The "with" statement is used to'
 # The learning rates are those a validation search picked for each on another small model's head.
@@ -27,8 +30,9 @@ RUNS = {
 
 @dataclass(frozen=True)
 class Demo:
-    """The runs of the demo by name, and a line generated before and after QPA."""
+    """The runs of the demo by name, their task, and a line generated before and after QPA."""
 
+    task: Task
     results: dict[str, Result]
     line_before: str
     line_after: str
@@ -62,9 +66,9 @@ def demo(output: Path, steps: int = 200, overwrite: bool = False, console: Conso
     loss_plot(
         plot, {name: result.curve for name, result in results.items()},
         results["QPA"].metrics["before"]["nats_per_token"],
-        {name: result.metrics["after"]["nats_per_token"] for name, result in results.items()},
+        {name: result.metrics["after"]["nats_per_token"] for name, result in results.items()}, LOSS.title,
     )  # fmt: skip
-    return Demo(results, lines[0], lines[1], plot)
+    return Demo(task_for(config), results, lines[0], lines[1], plot)
 
 
 def _is_demo(folder: Path) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from qpeft.adapters.lora import QPALoraBank
+from qpeft.adapters import QPABank
 from qpeft.engines import ENGINES, EngineEntry, register_engine
 from qpeft.errors import ConfigError, EngineError, JobError, NoiseError, RunError
 from qpeft.noise.survey import stale
@@ -17,8 +17,10 @@ from qpeft.qcircuits import StatevectorEngine
 from qpeft.training import compare as module
 from qpeft.training import compare_report
 from qpeft.training.compare import Preparation, compare
-from qpeft.training.compare_report import Summary, shown_table, write_results
+from qpeft.training.compare_report import shown_table, write_results
+from qpeft.training.compare_summary import Summary
 from qpeft.training.finetune import prepare, train
+from qpeft.training.tasks import language_modelling
 from qpeft.training.vary import plan
 
 
@@ -53,8 +55,8 @@ def test_every_combination_is_trained_with_every_seed(finished):
     assert asked == [(f"{e}, {a}", s) for e in ("exact", "exact:3x") for a in ("ry_cnot", "rx_cnot") for s in (0, 1)]
     for outcome in finished.outcomes:
         config = json.loads((outcome.folder / "run.json").read_text(encoding="utf8"))["settings"]
-        assert config["adapter"]["engine"] == outcome.combination.values["engine"]
-        assert config["adapter"]["ansatz"] == outcome.combination.values["ansatz"]
+        assert config["generator"]["engine"] == outcome.combination.values["engine"]
+        assert config["generator"]["ansatz"] == outcome.combination.values["ansatz"]
         assert config["training"]["seed"] == outcome.seed
         assert len(outcome.curve) == 4
     assert {path.name for path in finished.folder.iterdir()} == {
@@ -108,10 +110,10 @@ def test_runs_of_one_seed_start_from_the_same_numbers_and_examples(make_plan, mo
     starts = {}
 
     def recording(config, prepared, progress):
-        model = module.add_adapter(prepared.model, config)
+        model = module.add_adapter(prepared, config)
         bank = model.base_model.bank()
-        assert isinstance(bank, QPALoraBank)
-        starts[config.adapter.engine, config.training.seed] = torch.cat([p.reshape(-1) for p in bank.parameters()])
+        assert isinstance(bank, QPABank)
+        starts[config.generator.engine, config.training.seed] = torch.cat([p.reshape(-1) for p in bank.parameters()])
         return train(config, prepared=replace(prepared, model=prepare(config).model), progress=progress)
 
     monkeypatch.setattr(module, "train", recording)
@@ -144,9 +146,7 @@ class Interrupted(BaseException):
 
 def test_an_interrupted_comparison_goes_on_where_it_stopped(make_plan, tmp_path, monkeypatch):
     whole = compare(make_plan("engine=exact,exact:3x", output=str(tmp_path / "whole")))
-    from qpeft.training import finetune
-
-    original, calls = finetune.mean_token_loss, []
+    original, calls = language_modelling.mean_token_loss, []
 
     def failing(outputs, targets, num_items_in_batch=None):
         calls.append(1)
@@ -154,7 +154,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(make_plan, tmp_path,
             raise Interrupted
         return original(outputs, targets, num_items_in_batch)
 
-    monkeypatch.setattr(finetune, "mean_token_loss", failing)
+    monkeypatch.setattr(language_modelling, "mean_token_loss", failing)
     with pytest.raises(Interrupted):
         compare(make_plan("engine=exact,exact:3x"))
     assert [row["seed"] for row in rows(tmp_path / "cmp" / "runs.csv")] == ["0"]  # of the run that was finished
@@ -302,7 +302,7 @@ def test_the_page_is_there_even_if_a_plot_fails(finished, tmp_path, monkeypatch)
 def test_a_step_time_that_is_not_known_is_left_out(finished):
     first, second = finished.outcomes[:2]
     unknown = replace(first, metrics={**first.metrics, "seconds_per_step": None})
-    found = Summary([unknown, second], [unknown, second]).spreads["seconds_per_step"]
+    found = Summary([unknown, second], [unknown, second], finished.primary).spreads["seconds_per_step"]
     assert found.mean == second.metrics["seconds_per_step"] and found.std is None
 
 

@@ -3,8 +3,9 @@ import pytest
 from qpeft.adapters import QPAConfig
 from qpeft.errors import ConfigError, QpeftError
 from qpeft.training import finetune
-from qpeft.training.config import AdapterOptions, TrainingOptions
+from qpeft.training.config import TrainingOptions
 from qpeft.training.finetune import train
+from tests.settings import adapter_settings
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from qpeft.training.finetune import train
     ],
 )
 def test_every_engine_trains(make_config, engine, diff_method, gradient_shots):
-    adapter = AdapterOptions(
+    adapter = adapter_settings(
         engine=engine, diff_method=diff_method, gradient_shots=gradient_shots, rank=2, reps=2, chunk_size=40
     )
     result = train(make_config(adapter, training=TrainingOptions(steps=2, batch_size=2)))
@@ -46,14 +47,14 @@ def test_an_engine_that_cannot_be_is_refused_before_anything_is_loaded(make_conf
         raise AssertionError("work has started")
 
     monkeypatch.setattr(finetune, "prepare", loading)
-    config = make_config(AdapterOptions(engine=engine))
+    config = make_config(adapter_settings(engine=engine))
     with pytest.raises(QpeftError, match=message):
         train(config)
     assert not finetune.output_folder(config).exists()
 
 
 def test_a_device_too_small_leaves_no_folder(make_config):
-    config = make_config(AdapterOptions(engine="aer@ibm_manila:20x", chunk_size=1))
+    config = make_config(adapter_settings(engine="aer@ibm_manila:20x", chunk_size=1))
     with pytest.raises(QpeftError, match="fake_manila has no line of"):
         train(config)
     assert not finetune.output_folder(config).exists()
@@ -65,5 +66,5 @@ def test_an_engine_object_is_told_to_get_a_name():
 
 
 def test_a_control_without_a_circuit_needs_no_engine(make_config):
-    adapter = AdapterOptions(source="none", engine="torchquantum", chunk_size=40)
+    adapter = adapter_settings(source="none", engine="torchquantum", chunk_size=40)
     assert train(make_config(adapter, training=TrainingOptions(steps=1))).metrics["generator"]["source"] == "none"

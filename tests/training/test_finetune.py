@@ -13,11 +13,13 @@ from transformers import AutoModelForCausalLM
 import qpeft.adapters  # noqa: F401  (registers QPA)
 from qpeft.errors import ConfigError, RunError
 from qpeft.options import build, read_toml
-from qpeft.training import finetune
-from qpeft.training.config import AdapterOptions, TrainConfig, TrainingOptions
-from qpeft.training.finetune import mean_token_loss, prepare, train
+from qpeft.training.config import TrainConfig, TrainingOptions
+from qpeft.training.finetune import prepare, train
 from qpeft.training.metrics import evaluate
 from qpeft.training.runs import read_settings
+from qpeft.training.tasks import language_modelling
+from qpeft.training.tasks.language_modelling import LanguageModelling, mean_token_loss
+from tests.settings import adapter_settings
 from tests.tiny_models import IDS, gpt2, llama, logits
 
 
@@ -27,7 +29,7 @@ def base(folder):
 
 @pytest.mark.parametrize("method", ["qpa", "lora"])
 def test_the_folder_holds_all_that_is_promised(make_config, model_folder, method):
-    config = make_config(AdapterOptions(method=method, rank=2))
+    config = make_config(adapter_settings(method=method, rank=2))
     config = replace(config, run=replace(config.run, paper_metric=True))
     weights = {name: tensor.clone() for name, tensor in base(model_folder).state_dict().items()}
     result = train(config)
@@ -72,7 +74,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("engine", ["exact", "exact:10x"])
 def test_an_interrupted_run_resumes_to_the_same_result(make_config, tmp_path, monkeypatch, engine):
-    adapter = AdapterOptions(engine=engine, rank=2)
+    adapter = adapter_settings(engine=engine, rank=2)
     whole = train(make_config(adapter, output=str(tmp_path / "whole")))
     config = make_config(adapter, output=str(tmp_path / "halves"))
     steps = []
@@ -83,7 +85,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(make_config, tmp_path, mo
             raise Interrupted
         return mean_token_loss(outputs, targets, num_items_in_batch)
 
-    monkeypatch.setattr(finetune, "mean_token_loss", failing)
+    monkeypatch.setattr(language_modelling, "mean_token_loss", failing)
     with pytest.raises(Interrupted):
         train(config)
     monkeypatch.undo()
@@ -100,20 +102,22 @@ def test_an_interrupted_run_resumes_to_the_same_result(make_config, tmp_path, mo
     assert again.model is None and again.metrics == resumed.metrics
 
 
-@pytest.mark.parametrize("adapter", [AdapterOptions(engine="exact:10x", rank=2), AdapterOptions(method="lora", rank=2)])
+@pytest.mark.parametrize(
+    "adapter", [adapter_settings(engine="exact:10x", rank=2), adapter_settings(method="lora", rank=2)]
+)
 def test_a_run_interrupted_behind_its_last_step_takes_no_other(make_config, tmp_path, monkeypatch, adapter):
     training = TrainingOptions(steps=4, batch_size=2, warmup_steps=1)
     whole = train(make_config(adapter, training=training, output=str(tmp_path / "whole")))
     config = make_config(adapter, training=training, output=str(tmp_path / "halves"))
-    measure, calls = finetune._measure, []
+    measure, calls = LanguageModelling.measure, []
 
-    def failing(model, prepared, config):
+    def failing(self, model, prepared):
         calls.append(1)
         if len(calls) == 2:  # the first is that of the model as it was
             raise Interrupted
-        return measure(model, prepared, config)
+        return measure(self, model, prepared)
 
-    monkeypatch.setattr(finetune, "_measure", failing)
+    monkeypatch.setattr(LanguageModelling, "measure", failing)
     with pytest.raises(Interrupted):
         train(config)
     monkeypatch.undo()
@@ -159,7 +163,7 @@ print(float((found - torch.load("logits.pt", weights_only=True)).abs().max()))
 
 
 def test_counts_and_generator_facts(make_config):
-    result = train(make_config(AdapterOptions(rank=2, targets=["lm_head"], chunk_size=16)))
+    result = train(make_config(adapter_settings(rank=2, targets=["lm_head"], chunk_size=16)))
     counts, generator = result.metrics["parameters"], result.metrics["generator"]
     assert counts["lora_rank_1"] == 100 + 32
     assert counts["lora_same_rank"] == 2 * 132
@@ -169,7 +173,7 @@ def test_counts_and_generator_facts(make_config):
 
 
 def test_a_sampling_run_is_measured_against_the_exact_weights_at_the_same_angles(make_config, model_folder):
-    result = train(make_config(AdapterOptions(engine="exact:3x", rank=2)))
+    result = train(make_config(adapter_settings(engine="exact:3x", rank=2)))
     metrics = result.metrics
     found = metrics["against_exact"]
     assert metrics["export"]["weights"] == "last_sample"
@@ -192,13 +196,13 @@ def test_an_exact_run_is_its_own_exact_run(make_config, tmp_path):
     assert metrics["export"]["weights"] == "exact"
     assert metrics["against_exact"]["total_variation"] == 0
     assert metrics["against_exact"]["after"] == metrics["after"]
-    lora = train(make_config(AdapterOptions(method="lora"), output=str(tmp_path / "lora"))).metrics
+    lora = train(make_config(adapter_settings(method="lora"), output=str(tmp_path / "lora"))).metrics
     assert lora["export"]["weights"] == "exact" and lora["against_exact"] is None
 
 
 def test_every_control_trains(make_config, tmp_path):
     for source in ("frozen", "free", "mlp", "none"):
-        adapter = AdapterOptions(source=source, chunk_size=8)
+        adapter = adapter_settings(source=source, chunk_size=8)
         result = train(make_config(adapter, training=TrainingOptions(steps=2), output=str(tmp_path / source)))
         assert result.metrics["generator"]["source"] == source
 
@@ -206,13 +210,12 @@ def test_every_control_trains(make_config, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"adapter": AdapterOptions(targets=["lm_heat"])}, "unknown target layer 'lm_heat'. Did you mean 'lm_head'"),
-        ({"adapter": AdapterOptions(method="lora", targets=["c_atn"])}, "Did you mean 'c_attn'"),
-        ({"adapter": AdapterOptions(method="lore")}, "unknown method 'lore'. Did you mean 'lora'"),
-        ({"adapter": AdapterOptions(ansatz="ry_cnott")}, "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
-        ({"adapter": AdapterOptions(chunk_size=10**6)}, "chunk size 1000000 is not in 1 to"),
-        ({"adapter": AdapterOptions(budget=3)}, "a budget of 3 parameters is too small"),
-        ({"adapter": AdapterOptions(budget=300, chunk_size=4)}, "chunk_size or budget, not both"),
+        ({"adapter": adapter_settings(targets=["lm_heat"])}, "unknown target layer 'lm_heat'. Did you mean 'lm_head'"),
+        ({"adapter": adapter_settings(method="lora", targets=["c_atn"])}, "Did you mean 'c_attn'"),
+        ({"adapter": adapter_settings(method="lore")}, "unknown method 'lore'. Did you mean 'lora'"),
+        ({"adapter": adapter_settings(ansatz="ry_cnott")}, "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
+        ({"adapter": adapter_settings(chunk_size=10**6)}, "chunk size 1000000 is not in 1 to"),
+        ({"adapter": adapter_settings(budget=3)}, "a budget of 3 parameters is too small"),
     ],
 )
 def test_bad_settings_are_named_before_training(make_config, change, message):
@@ -237,7 +240,7 @@ def test_the_logged_loss_is_the_loss_for_every_kind_of_model(make, make_config, 
     make().save_pretrained(folder)
     AutoTokenizer.from_pretrained(model_folder).save_pretrained(folder)
     options = TrainingOptions(steps=1, batch_size=2, accumulation=2, warmup_steps=0)
-    config = make_config(AdapterOptions(rank=1), model=folder, training=options)
+    config = make_config(adapter_settings(rank=1), model=folder, training=options)
     config = replace(config, data=replace(config.data, max_train_chunks=4))
     prepared = prepare(config)
     expected = evaluate(prepared.model, prepared.train, 4).nats_per_token
@@ -253,10 +256,10 @@ def test_a_diverged_run_saves_nothing_and_says_so(make_config):
 
 
 def test_the_run_folder_says_what_was_resolved(make_config):
-    result = train(make_config(AdapterOptions(preset="paper", chunk_size=32)))
+    result = train(make_config(adapter_settings(preset="paper", chunk_size=32)))
     written = read_toml(result.folder / "config.toml")
     assert written["resolved"]["learning_rate"] == 0.01
     assert written["resolved"]["targets"] == ["lm_head"]
     assert written["resolved"]["hidden"] == [32, 64, 128, 128, 64, 32, 32]
     assert written["versions"]["torch"] == torch.__version__
-    assert build(TrainConfig, read_settings(result.folder / "config.toml"), {}).adapter.preset == "paper"
+    assert build(TrainConfig, read_settings(result.folder / "config.toml"), {}).generator.preset == "paper"

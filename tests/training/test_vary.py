@@ -24,7 +24,7 @@ def test_every_combination_with_the_last_setting_changing_fastest():
     assert found.combinations[2].assignments == "engine=exact:10x, ansatz=ry_cnot"
     assert found.seeds == [5, 6, 7]
     config = found.combinations[3].seeded(6)
-    assert (config.adapter.engine, config.adapter.ansatz, config.training.seed) == ("exact:10x", "rx_cnot", 6)
+    assert (config.generator.engine, config.generator.ansatz, config.training.seed) == ("exact:10x", "rx_cnot", 6)
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_every_combination_with_the_last_setting_changing_fastest():
     [
         ("rank=2,8", "adapter", "rank", [2, 8]),
         ("learning-rate=1e-3,0.5,default", "training", "learning_rate", [1e-3, 0.5, None]),
-        ("hidden=16,32+8,default", "adapter", "hidden", [[16], [32, 8], None]),
+        ("hidden=16,32+8,default", "generator", "hidden", [[16], [32, 8], None]),
         ("targets=lm_head,q_proj + v_proj", "adapter", "targets", [["lm_head"], ["q_proj", "v_proj"]]),
         ("checkpointing=true,False", "training", "checkpointing", [True, False]),
-        ("preset=default,paper", "adapter", "preset", ["default", "paper"]),
-        ("activation=none,relu", "adapter", "activation", ["none", "relu"]),
-        ("--engine = exact , exact:10x", "adapter", "engine", ["exact", "exact:10x"]),
+        ("preset=default,paper", "generator", "preset", ["default", "paper"]),
+        ("activation=none,relu", "generator", "activation", ["none", "relu"]),
+        ("--engine = exact , exact:10x", "generator", "engine", ["exact", "exact:10x"]),
         ("model=a,b", "model", "model", ["a", "b"]),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_written_value_is_read_as_it_was(values):
 
 def test_any_setting_but_seed_and_place_can_be_named():
     for leaf in leaves(TrainConfig):
-        if leaf.name in ("seed", "output", "resume", "overwrite"):
+        if leaf.name in ("seed", "output", "resume", "overwrite", "task", "metric"):
             with pytest.raises(ConfigError, match=f"{leaf.name} cannot be varied"):
                 varied(f"{leaf.name}=1")
         else:
