@@ -81,8 +81,8 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
         for name, fine in sound.items():
             if not fine:
                 raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}, which is no such setting; if it was read from a file, "
-                    "adapter_config.json is damaged: save the adapter again"
+                    f"{name} is {getattr(self, name)!r:.100}, which is no such setting; if it was read from a "
+                    "file, adapter_config.json is damaged: save the adapter again"
                 )
         if self.format_version > FORMAT_VERSION:
             raise ConfigError(

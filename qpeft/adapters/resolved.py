@@ -55,9 +55,10 @@ def another_build(saved: dict[str, Any] | None, settings: dict[str, Any], sizes:
     saved = saved or {"generators": [], "settings": {}}
     was = ", ".join(str(generator["target_size"]) for generator in saved["generators"]) or "unknown numbers of"
     changed = [name for name, value in settings.items() if saved["settings"].get(name) != value]
-    differ = f", and the config's {', '.join(changed)} are not those" if changed else ""
+    problems = [f"its config's {', '.join(changed)} changed since it was built"] if changed else []
+    if was != (now := ", ".join(map(str, sizes))):
+        problems.append(f"it was made for {was} generated weights, and this model's targets need {now}")
     return ConfigError(
-        f"the saved adapter was made for {was} generated weights and the settings saved with it; this model's targets "
-        f"need {', '.join(map(str, sizes))}{differ}. Load the adapter unchanged on the model it was trained on, or "
-        "make a new config for a new adapter"
+        f"the saved adapter cannot be rebuilt: {'; '.join(problems)}. Load it unchanged on the model it was trained "
+        "on, or make a new config for a new adapter"
     )

@@ -5,7 +5,7 @@ import pickle
 import pytest
 from peft import LoraConfig, PeftConfig, get_peft_model
 
-from qpeft.adapters import PRESETS, QPAConfig
+from qpeft.adapters import PRESETS, QPAConfig, SoRAConfig
 from qpeft.adapters.lora import lora_pieces
 from qpeft.errors import ConfigError
 from qpeft.generators import QPASpec
@@ -126,6 +126,20 @@ def test_every_variant_that_peft_declares_but_dora_is_refused():
 def test_an_uninitialised_lora_is_refused_too():
     with pytest.raises(ConfigError, match=r"^init_lora_weights=False"):
         QPAConfig(init_lora_weights=False)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora", "eva", "loftq", "gaussian", "orthogonal", "pissa_niter_4", False])
+@pytest.mark.parametrize("make", [QPAConfig, SoRAConfig])
+def test_other_initialisations_of_lora_are_refused(make, start):
+    with pytest.raises(ConfigError, match=rf"^init_lora_weights={start!r} is not .* init_lora_weights=True; leave"):
+        make(init_lora_weights=start)
+
+
+def test_sora_has_scales_of_single_layers_and_no_dora():
+    assert SoRAConfig(alpha_pattern={"lm_head": 3}).alpha_pattern == {"lm_head": 3}
+    for name in set(REFUSED) - {"alpha_pattern"} | {"use_dora"}:
+        with pytest.raises(ConfigError, match=f"^{name}="):
+            SoRAConfig(**{name: REFUSED.get(name, True)})
 
 
 def test_defaults_and_empty_values_of_variants_are_accepted():

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, VeraConfig, get_peft_model
 from torch import nn
 from transformers import GPT2Config, GPT2Model
 
-from qpeft.adapters import QPAConfig
-from qpeft.adapters.peft_internals import head_name, linear_layers, resolve_targets
+from qpeft.adapters import FeedForwardConfig, QPAConfig, SoRAConfig
+from qpeft.adapters.peft_internals import adapted_layers, head_name, linear_layers, resolve_targets
 from qpeft.errors import ConfigError
 from tests.tiny_models import gpt2, llama, logits, shake
 
@@ -166,3 +166,61 @@ def test_a_config_is_used_on_models_of_other_sizes():
     assert first.base_model.bank().generators[0].spec.target_size == 2 * (100 + 32)
     assert second.base_model.bank().generators[0].spec.target_size == 2 * (300 + 32)
     assert torch.equal(logits(second), logits(gpt2(vocabulary=300)))
+
+
+# ---- plain LoRA, which `resolve_targets` checks before training
+
+
+def test_plain_lora_may_target_embeddings_as_in_peft():
+    options = {"target_modules": ["wte", "c_attn"]}
+    shapes = resolve_targets(gpt2(), LoraConfig(r=2, **options))
+    assert list(shapes) == by_peft(gpt2(), **options)
+    assert shapes["transformer.wte"] == (32, 100)  # as of a Linear that is given one-hot tokens
+    trained = sum(p.numel() for p in get_peft_model(gpt2(), LoraConfig(r=2, **options)).parameters() if p.requires_grad)
+    assert trained == 2 * sum(fan_out + fan_in for fan_out, fan_in in shapes.values())
+    with pytest.raises(ConfigError, match="ln_1' is a LayerNorm; only Linear, Conv1D and Embedding"):
+        resolve_targets(gpt2(), LoraConfig(target_modules=["ln_1"]))
+
+
+def test_an_adapted_embedding_is_one_of_the_adapted_layers():
+    model = get_peft_model(gpt2(), LoraConfig(r=2, target_modules=["wte"]))
+    assert adapted_layers(model) == {"transformer.wte": (32, 100)}
+
+
+@pytest.mark.parametrize("make", [AdaLoraConfig, SoRAConfig, FeedForwardConfig, QPAConfig])
+def test_other_methods_may_not(make):
+    with pytest.raises(ConfigError, match="wte' is a Embedding; only Linear and Conv1D layers"):
+        resolve_targets(gpt2(), make(target_modules=["wte"], **({"total_step": 9} if make is AdaLoraConfig else {})))
+
+
+@pytest.mark.parametrize(
+    "too_much",
+    [
+        LoraConfig(r=33, target_modules=["lm_head"]),
+        LoraConfig(r=33, target_modules=["lm_head"], use_dora=True),
+        LoraConfig(r=2, rank_pattern={"lm_head": 33}, target_modules=["c_attn", "lm_head"]),
+        AdaLoraConfig(init_r=33, target_r=8, total_step=9, target_modules=["lm_head"]),
+        SoRAConfig(r=33, target_modules=["lm_head"]),
+        QPAConfig(r=33, target_modules=["lm_head"]),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_a_rank_above_a_layers_size_is_refused(too_much):
+    with pytest.raises(ConfigError, match=r"rank 33 is above the size of lm_head \(100 x 32\).* above 32\. Lower"):
+        resolve_targets(gpt2(), too_much)
+
+
+@pytest.mark.parametrize(
+    "enough",
+    [
+        LoraConfig(r=32, target_modules=["lm_head"]),
+        LoraConfig(r=33, rank_pattern={"lm_head": 2}, target_modules=["lm_head"]),
+        AdaLoraConfig(init_r=12, r=99, total_step=9, target_modules=["lm_head"]),  # its r is not used
+        VeraConfig(r=256, target_modules=["lm_head"]),  # a rank of random factors, which may be any
+        SoRAConfig(r=32, target_modules=["lm_head"]),
+        QPAConfig(r=32, target_modules=["lm_head"]),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_a_rank_up_to_a_layers_size_is_not(enough):
+    assert resolve_targets(gpt2(), enough) == {"lm_head": (100, 32)}

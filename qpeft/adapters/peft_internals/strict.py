@@ -58,9 +58,9 @@ def refuse_adapted(model: nn.Module, peft_type: str, *, shared_state: bool) -> N
     names = ", ".join(f"{name!r} ({_plain(config.peft_type)})" for name, config in held.items())
     raise ConfigError(
         f"the model already holds {f'the adapters {names}' if names else 'adapters'}, and a {_plain(peft_type)} "
-        "adapter cannot be put on top of them. Give a further adapter of the same kind to model.add_adapter(name, config) of "
-        "the PeftModel; for one of another kind take the base model back first, with model.unload() or "
-        "model.merge_and_unload()"
+        "adapter cannot be put on top of them. Give a further adapter of the same kind to the PeftModel's "
+        "add_adapter(name, config); for one of another kind take the base model back first, with unload() or "
+        "merge_and_unload()"
     )
 
 
