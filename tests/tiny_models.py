@@ -16,11 +16,11 @@ IDS = torch.tensor([[5, 17, 3, 99, 42, 8], [61, 2, 77, 30, 11, 54]])
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 8 * 8).sin().view(2, 3, 8, 8)
 
 
-def gpt2(tied=True, model_class=GPT2LMHeadModel, vocabulary=100, **options):
+def gpt2(tied=True, model_class=GPT2LMHeadModel, vocabulary=100, layers=2, **options):
     """Conv1D layers inside, a Linear head of 100 x 32, which shares the input embedding unless `tied=False`."""
     torch.manual_seed(0)
     config = GPT2Config(
-        n_layer=2, n_embd=32, n_head=2, vocab_size=vocabulary, n_positions=32, resid_pdrop=0.0, embd_pdrop=0.0,
+        n_layer=layers, n_embd=32, n_head=2, vocab_size=vocabulary, n_positions=32, resid_pdrop=0.0, embd_pdrop=0.0,
         attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0, tie_word_embeddings=tied, **options,
     )  # fmt: skip
     return model_class(config).eval()

@@ -47,6 +47,22 @@ class GeneratedMagnitude(DoraLinearLayer):  # type: ignore[misc]  # peft is unty
         norm: Tensor = torch.linalg.norm(updated, dim=self.axis).to(weight.dtype)
         return norm
 
+    def forward(
+        self, x: Tensor, *, lora_A: Any, lora_B: Any, scaling: float, base_layer: Any,
+        base_result: Tensor | None = None, adapter_name: str = "default",
+    ) -> Tensor:  # fmt: skip
+        """What is added to the base layer's output, (..., out_features); as peft's, but it can be compiled."""
+        weight = _base_weight(base_layer).to(x.dtype)
+        lora_weight = self.get_lora_weight(lora_A=lora_A, lora_B=lora_B, adapter_name=adapter_name).to(x.dtype).detach()
+        # The norm gets no gradient, as in DoRA (arXiv 2402.09353, section 4.3).
+        factor = (self.weight / self.get_weight_norm(weight, lora_weight, scaling).detach()).view(1, -1)
+        if base_result is None:
+            base_result = nn.functional.linear(x, transpose(weight, self.fan_in_fan_out))
+        elif base_layer.bias is not None:
+            base_result = base_result - base_layer.bias
+        update: Tensor = lora_B(lora_A(x))
+        return (factor - 1) * base_result + factor * update * scaling
+
 
 class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is untyped
     """DoRA whose norms and magnitudes are one for each input (arXiv 2410.09846, eq. 10): W' x = (W0 + s B A)(m/n * x).
@@ -86,7 +102,7 @@ class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is unty
     def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **kwargs: Any) -> Tensor:
         lora_A, lora_B = module.lora_A[active_adapter], module.lora_B[active_adapter]
         magnitude, scaling = module.lora_magnitude_vector[active_adapter], module.scaling[active_adapter]
-        weight = dequantize_module_weight(module.get_base_layer()).to(x.dtype)
+        weight = _base_weight(module.get_base_layer()).to(x.dtype)
         lora_weight = magnitude.get_lora_weight(lora_A=lora_A, lora_B=lora_B).to(x.dtype).detach()
         # The norm gets no gradient, as in DoRA (arXiv 2402.09353, section 4.3).
         norm = magnitude.get_weight_norm(weight, lora_weight, scaling).detach()
@@ -98,6 +114,15 @@ class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is unty
 
 def _stored(module: Any) -> bool:
     return bool(module.fan_in_fan_out)
+
+
+def _base_weight(layer: nn.Module) -> Tensor:
+    """The weight, dequantised if it is not a plain one; for those, peft asks what a compiler cannot trace."""
+    weight = getattr(layer, "weight", None)
+    if type(weight) is nn.Parameter:
+        return weight
+    dequantised: Tensor = dequantize_module_weight(layer)
+    return dequantised
 
 
 def generate_magnitude(

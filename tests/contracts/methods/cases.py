@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,8 +44,15 @@ class Model:
 
 WORDS, CLASSES = {"input_ids": IDS}, torch.tensor([2, 0])
 CLASSIFIER = ("classifier.bias", "classifier.weight")
-GPT2 = Model("gpt2", gpt2, ("c_attn", "lm_head"), WORDS, IDS, {"task_type": "CAUSAL_LM"})
-LLAMA = Model("llama", llama, ("q_proj", "v_proj", "down_proj", "lm_head"), WORDS, IDS, {"task_type": "CAUSAL_LM"})
+GPT2 = Model("gpt2", partial(gpt2, layers=1), ("c_attn", "lm_head"), WORDS, IDS, {"task_type": "CAUSAL_LM"})
+LLAMA = Model(
+    "llama",
+    partial(llama, layers=1),
+    ("q_proj", "v_proj", "down_proj", "lm_head"),
+    WORDS,
+    IDS,
+    {"task_type": "CAUSAL_LM"},
+)
 BERT = Model("bert", bert, ("query", "value", "output.dense"), WORDS, CLASSES, {"task_type": "SEQ_CLS"}, CLASSIFIER)
 VIT = Model(
     "vit", vit, ("q_proj", "v_proj", "fc1"), {"pixel_values": PIXELS}, CLASSES, {"modules_to_save": ["classifier"]},
@@ -197,7 +205,8 @@ def differ(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() > 1e-3)
 
 
-def every(condition: Callable[[Case], bool] = lambda case: True) -> Any:
-    """Parametrises a test over the cases that meet a condition."""
-    cases = [Case(method, model) for method in METHODS for model in method.models]
-    return pytest.mark.parametrize("case", [case for case in cases if condition(case)], ids=str)
+def every(condition: Callable[[Case], bool] = lambda case: True, slow: tuple[Model, ...] = ()) -> Any:
+    """Parametrises a test over the cases that meet a condition; those of some models may be slow tests."""
+    cases = [case for method in METHODS for model in method.models if condition(case := Case(method, model))]
+    marked = [pytest.param(case, marks=[pytest.mark.slow] if case.model in slow else []) for case in cases]
+    return pytest.mark.parametrize("case", marked, ids=str)

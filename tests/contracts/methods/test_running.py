@@ -1,0 +1,71 @@
+"""Compiled, and decoding token by token."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from qpeft.qcircuits import StatevectorEngine
+from tests.contracts.methods.cases import BERT, GPT2, LLAMA, every, gradients
+from tests.tiny_models import IDS
+
+
+@pytest.fixture
+def engine_calls(monkeypatch):
+    calls = []
+    probabilities = StatevectorEngine.probabilities
+
+    def counting(self, circuit, angles):
+        calls.append(circuit)
+        return probabilities(self, circuit, angles)
+
+    monkeypatch.setattr(StatevectorEngine, "probabilities", counting)
+    return calls
+
+
+@pytest.fixture
+def backend():
+    torch._dynamo.reset()
+    yield CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+
+
+def outputs_and_gradients(case, model, call):
+    model.zero_grad()
+    out = case.call(call)
+    F.cross_entropy(out.flatten(0, -2), torch.arange(out.shape[:-1].numel()) % out.shape[-1]).backward()
+    return out.detach(), gradients(model)
+
+
+@every(lambda case: case.model in (LLAMA, BERT), slow=(LLAMA,))
+def test_compiled_it_is_one_graph_with_the_same_outputs_and_gradients(case, backend):
+    model = case.trained().train()
+    expected = outputs_and_gradients(case, model, model)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for _ in range(2):
+        torch.testing.assert_close(outputs_and_gradients(case, model, compiled), expected, rtol=1e-4, atol=1e-5)
+    assert backend.frame_count == 1
+
+
+@every(lambda case: case.model in (GPT2, LLAMA))
+def test_decoding_with_a_cache_is_decoding_without_and_runs_the_circuit_once(case, engine_calls):
+    model = case.trained()
+    engine_calls.clear()
+    found = model.generate(**case.model.inputs, max_new_tokens=5, do_sample=False, pad_token_id=0, eos_token_id=None)
+    generators = len(model.base_model.bank().generators) if case.method.generates and case.method.wraps_layers else 1
+    assert len(engine_calls) == (generators if case.method.generates else 0)
+    ids = IDS
+    for _ in range(5):
+        with torch.no_grad():
+            ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(found, ids)
+
+
+@every(lambda case: case.method.generates)
+def test_a_training_step_runs_each_circuit_once(case, engine_calls):
+    model = case.trained()
+    generators = 1 if case.method.options.get("scope") != "layer" else len(model.base_model.targeted_module_names)
+    for _ in range(2):
+        engine_calls.clear()
+        case.gradients(model)
+        assert len(engine_calls) == generators
