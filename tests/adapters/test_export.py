@@ -1,22 +1,24 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import nn
-from transformers import GPT2ForSequenceClassification, GPT2Model, ViTConfig, ViTModel
+from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model, ViTConfig, ViTModel
 
-from qpeft.adapters import QPAConfig, export_lora
-from qpeft.adapters.export import lora
+from qpeft.adapters import QPAConfig, SoRAConfig, export_lora
+from qpeft.adapters.export import export, forms, lora
+from qpeft.adapters.method_table import METHODS
 from qpeft.errors import ConfigError
+from qpeft.training.adapter_options import CountConfig
 from tests.tiny_models import IDS, gpt2, llama, logits, shake
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:fan_in_fan_out is set to", "ignore:Model has `tie_word"
-)
+    "ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:fan_in_fan_out is set to", "ignore:Model has `tie_word",
+    "ignore:Failed to load the CUDA extension", "ignore:Setting boft_n_butterfly_factor",
+)  # fmt: skip
 TARGETS = ["c_attn", "lm_head"]
 FILES = ["adapter_config.json", "adapter_model.safetensors", "qpeft_export.json"]
 
@@ -33,6 +35,46 @@ def plain_lora(base=None, targets=TARGETS, **options):
     base = gpt2() if base is None else base
     options = {"r": 3, "lora_alpha": 7, "init_lora_weights": False, "task_type": "CAUSAL_LM", **options}
     return get_peft_model(base, LoraConfig(target_modules=targets, **options)).eval()
+
+
+def moved(model):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def sora(**options):
+    torch.manual_seed(0)
+    config = SoRAConfig(r=4, lora_alpha=6, target_modules=TARGETS, task_type="CAUSAL_LM", **options)
+    return moved(get_peft_model(gpt2(), config))
+
+
+@torch.no_grad()
+def pruned(model):
+    """Gates as a soft threshold leaves them: two layers of other ranks, one without any."""
+    gates = {name: layer.lora_A["default"].gate for name, layer in lora_layers(model).items()}
+    gates["transformer.h.0.attn.c_attn"][1:3] = 0
+    gates["lm_head"][:] = 0
+    return model
+
+
+def adalora():
+    torch.manual_seed(0)
+    config = AdaLoraConfig(
+        init_r=4, target_r=2, lora_alpha=6, tinit=1, tfinal=1, total_step=9, target_modules=TARGETS,
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    model = moved(get_peft_model(gpt2(), config))
+    with torch.no_grad():  # as its rank allocation masks singular values
+        lora_layers(model)["lm_head"].lora_E["default"][[0, 2]] = 0
+    return model
+
+
+def lora_layers(model):
+    return {name: layer for name, layer in model.get_base_model().named_modules() if isinstance(layer, LoraLayer)}
 
 
 def same(one, other):
@@ -67,25 +109,6 @@ def test_files_are_a_plain_lora(tmp_path):
     assert 0 <= report.max_difference < 1e-3
 
 
-def test_a_process_without_qpeft_gives_the_same_logits(tmp_path):
-    base = gpt2()
-    base.save_pretrained(tmp_path / "base")
-    model = trained(base)
-    export_lora(model, tmp_path / "out")
-    code = (
-        "import sys, torch\n"
-        "from transformers import AutoModelForCausalLM\n"
-        "from peft import PeftModel\n"
-        "base = AutoModelForCausalLM.from_pretrained(sys.argv[1] + '/base')\n"
-        "model = PeftModel.from_pretrained(base, sys.argv[1] + '/out').eval()\n"
-        "with torch.no_grad(): torch.save(model(torch.load(sys.argv[1] + '/ids')).logits, sys.argv[1] + '/logits')\n"
-        "assert not any(name.split('.')[0] == 'qpeft' for name in sys.modules)\n"
-    )
-    torch.save(IDS, tmp_path / "ids")
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
-    same(torch.load(tmp_path / "logits"), logits(model))
-
-
 CASES = {
     "paper": lambda: trained(start="paper"),
     "untied": lambda: trained(gpt2(tied=False)),
@@ -94,6 +117,13 @@ CASES = {
     "rank-stabilised": lambda: trained(use_rslora=True, lora_dropout=0.3),
     "plain": plain_lora,
     "plain rslora": lambda: plain_lora(use_rslora=True),
+    "dora": lambda: trained(use_dora=True),
+    "dora, the paper's start": lambda: trained(use_dora=True, start="paper"),
+    "a generator a layer": lambda: trained(scope="layer"),
+    "sora": sora,
+    "sora, pruned": lambda: pruned(sora()),
+    "adalora": adalora,
+    "plain dora": lambda: moved(plain_lora(use_dora=True, use_rslora=True)),
     "plain ranks": lambda: plain_lora(rank_pattern={"c_attn": 5}, alpha_pattern={"lm_head": 11}),
 }
 
@@ -104,11 +134,87 @@ def test_round_trip_on_plain_peft(tmp_path, case):
     base = {"untied": lambda: gpt2(tied=False), "llama": llama, "llama 4 layers": lambda: llama(layers=4)}.get(
         case, gpt2
     )
+    before, state = logits(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
     export_lora(model, tmp_path)
-    loaded = PeftModel.from_pretrained(base(), tmp_path)
+    loaded = PeftModel.from_pretrained(base(), tmp_path).eval()
     assert type(loaded.peft_config["default"]) is LoraConfig
     same(logits(loaded), logits(model))
+    assert torch.equal(logits(model), before)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name])
     assert (logits(model) - logits(base())).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("llama") and case != "untied"])
+def test_transformers_loads_it_by_itself(tmp_path, case):
+    model = CASES[case]()
+    export_lora(model, tmp_path)
+    loaded = gpt2()
+    loaded.load_adapter(str(tmp_path))
+    same(logits(loaded), logits(model))
+
+
+@torch.no_grad()
+def test_zero_gates_and_singular_values_leave_ranks_out(tmp_path):
+    gated, masked = pruned(sora()), adalora()
+    ranks = {"transformer.h.0.attn.c_attn": (2, 4), "transformer.h.1.attn.c_attn": (4, 4), "lm_head": (1, 2)}
+    for folder, model in (("sora", gated), ("adalora", masked)):
+        report = export_lora(model, tmp_path / folder)
+        tensors = load_file(tmp_path / folder / "adapter_model.safetensors")
+        for name, layer in lora_layers(model).items():
+            A, B = (tensors[f"base_model.model.{name}.lora_{factor}.weight"] for factor in "AB")
+            assert A.shape[0] == B.shape[1] == ranks[name][folder == "adalora"]
+            update = layer.get_delta_weight("default")  # peft's own, of all ranks
+            torch.testing.assert_close(B @ A, update.T if layer.fan_in_fan_out else update, rtol=1e-5, atol=1e-6)
+        assert report.num_parameters == sum(tensor.numel() for tensor in tensors.values())
+    data = json.loads((tmp_path / "sora" / "adapter_config.json").read_text())
+    assert data["rank_pattern"] == data["alpha_pattern"]
+    assert sorted([data["r"], *data["rank_pattern"].values()]) == [1, 2, 4]
+
+
+@torch.no_grad()
+def test_dora_is_written_with_its_magnitudes(tmp_path):
+    model = trained(use_dora=True)
+    export_lora(model, tmp_path)
+    data = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert data["use_dora"] and data["lora_alpha"] == data["r"] == 3
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    for name, weights in model.base_model.bank()().items():
+        base = gpt2().get_submodule(name).weight
+        norm = torch.linalg.norm(base, dim=0 if "c_attn" in name else 1)  # Conv1D's weight is (in, out)
+        expected = norm * (1 + weights["lora_magnitude_vector"])
+        torch.testing.assert_close(tensors[f"base_model.model.{name}.lora_magnitude_vector.weight"], expected)
+
+
+def test_dora_of_the_inputs_is_merged_instead(tmp_path):
+    model = trained(use_dora=True, dora_magnitude_size="in")
+    with pytest.raises(ConfigError, match=r"a variant of LoRA that plain peft has not.*; use export_merged"):
+        export_lora(model, tmp_path / "out")
+    report = export(model, tmp_path / "out")
+    assert report.form == "merged"
+    same(logits(GPT2LMHeadModel.from_pretrained(tmp_path / "out")), logits(model))
+
+
+def test_the_usual_form_and_a_given_one(tmp_path):
+    model = trained()
+    assert forms(model) == ("lora", "merged")
+    assert export(model, tmp_path / "lora").form == "lora"
+    assert export(model, tmp_path / "merged", "merged").form == "merged"
+    for call in (lambda: export(model, tmp_path / "out", "loar"), lambda: export(model, tmp_path / "out", "stored")):
+        with pytest.raises(ConfigError, match=r"Did you mean 'lora'|cannot be exported as the same adapter"):
+            call()
+    with pytest.raises(ConfigError, match="no adapter 'other'; the model has default"):
+        export(model, tmp_path / "out", adapter_name="other")
+    assert files(tmp_path) == ["lora", "merged"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_registry_of_methods_names_the_usual_form_of_each(name):
+    method = METHODS[name]
+    settings = CountConfig().settings | {"targets": ["q_proj"], "block_size": 4}
+    usual, *others = forms(get_peft_model(llama(), method.peft_config(settings, "CAUSAL_LM")))
+    assert usual == method.export
+    assert ("merged" in (usual, *others)) == method.merges
 
 
 @pytest.mark.parametrize("make", [trained, plain_lora])
@@ -213,7 +319,7 @@ def test_what_is_no_lora_is_refused(tmp_path):
         export_lora(trained(), tmp_path / "out", adapter_name="other")
     ia3 = get_peft_model(gpt2(), IA3Config(target_modules=["c_attn"], feedforward_modules=[], task_type="CAUSAL_LM"))
     with pytest.raises(
-        ConfigError, match="'default' of type IA3 cannot be exported as a plain PEFT LoRA .*; use export_merged"
+        ConfigError, match=r"'default' of type IA3 cannot be exported as a plain PEFT LoRA .*; use export_merged"
     ):
         export_lora(ia3, tmp_path / "out")
     assert files(tmp_path) == []

@@ -68,8 +68,10 @@ def _tensors(model: PeftModel, adapter_name: str) -> dict[str, Tensor]:
     found = {}
     for name, (A, B) in _factors(model, adapter_name).items():
         found[f"base_model.model.{name}.lora_A.weight"], found[f"base_model.model.{name}.lora_B.weight"] = A, B
+    # peft's own files have no ".weight" here. It reads both, but transformers' load_adapter would read only this one,
+    # and go on with the base weights' magnitudes.
     for name, magnitude in _magnitudes(model, adapter_name).items():
-        found[f"base_model.model.{name}.lora_magnitude_vector"] = magnitude
+        found[f"base_model.model.{name}.lora_magnitude_vector.weight"] = magnitude
     return {key: t.float().cpu().contiguous() for key, t in found.items()} | fully_trained(model, adapter_name)
 
 
