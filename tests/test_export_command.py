@@ -1,7 +1,9 @@
 """`qpeft export`, on adapters of tiny models in temporary folders."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from typer.testing import CliRunner
 
 from qpeft.adapters import QPAConfig, QPAFeedForwardConfig, QPAPrefixConfig, SoRAConfig
+from qpeft.adapters.export import FORMS
 from qpeft.cli import app, main
 from qpeft.errors import ConfigError
 from tests.tiny_models import gpt2, llama, logits
@@ -228,6 +231,18 @@ def test_a_head_that_neither_base_nor_adapter_has(saved, tmp_path):
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     save_file({key: tensor for key, tensor in load_file(path).items() if "score" not in key}, path)
     assert "does not fit the model" in refused(tmp_path / "adapter", tmp_path / "out")
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "export.md").read_text(encoding="utf8")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(block, "export.md", "exec"), names)
+    assert "form='lora'" in capsys.readouterr().out
+    same(logits(names["plain"]), logits(names["merged"]))
+    for form in FORMS:
+        assert f"| `{form}` |" in page
 
 
 def test_bad_input_is_one_message_and_exit_code_2(tmp_path, monkeypatch, capsys):

@@ -49,6 +49,7 @@ assert "qpeft" not in {name.split(".")[0] for name in sys.modules}
 """
 
 
+@pytest.mark.slow
 def test_plain_peft_and_transformers_give_the_same_logits_in_a_process_without_qpeft(tmp_path):
     llama().save_pretrained(tmp_path / "base")
     expected = {}
