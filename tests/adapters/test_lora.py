@@ -137,12 +137,6 @@ def test_logits_are_those_of_the_summed_weights():
 # ---- training
 
 
-@pytest.mark.parametrize("make", [gpt2, llama])
-def test_starts_as_the_identity_bit_for_bit(make):
-    targets = TARGETS if make is gpt2 else ["q_proj", "v_proj", "down_proj", "lm_head"]
-    assert torch.equal(logits(adapted(make(), targets=targets)), logits(make()))
-
-
 def test_only_the_generator_trains_and_its_count_is_the_specs():
     model = adapted()
     spec = model.base_model.bank().generators[0].spec
@@ -202,17 +196,6 @@ def test_gradient_is_that_of_a_plain_lora_pulled_back():
     expected = torch.autograd.grad(made, list(bank.parameters()), wanted)
     for ours, theirs in zip(gradients(model), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
-
-
-def test_accumulated_gradients_are_the_full_batchs():
-    model = trained_alike().train()
-    loss(model).backward()
-    full = gradients(model)
-    model.zero_grad()
-    for row in IDS.split(1):
-        (loss(model, row) / 2).backward()
-    for one, other in zip(gradients(model), full, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])
@@ -329,25 +312,6 @@ def test_weights_are_fresh_after_loading_and_after_restoring():
     assert not torch.allclose(logits(model), first)
 
 
-def test_generating_runs_the_circuit_once(engine_calls):
-    model = trained_alike()
-    engine_calls.clear()
-    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
-    out = model.generate(input_ids=IDS[:1], use_cache=True, **options)
-    assert out.shape[1] > IDS.shape[1] + 2  # several passes
-    assert len(engine_calls) == 1
-    assert torch.equal(out, model.generate(input_ids=IDS[:1], use_cache=False, **options))
-
-
-def test_a_training_pass_runs_the_circuit_once_and_each_pass_anew(engine_calls):
-    model = trained_alike().train()
-    engine_calls.clear()
-    loss(model).backward()
-    assert len(engine_calls) == 1
-    loss(model).backward()
-    assert len(engine_calls) == 2
-
-
 def test_inference_mode_does_not_spoil_later_gradients():
     model = trained_alike()
     with torch.inference_mode():
@@ -360,24 +324,6 @@ def test_inference_mode_does_not_spoil_later_gradients():
         model(IDS)
     model(inputs_embeds=embedded).logits.sum().backward()
     assert embedded.grad.abs().max() > 0
-
-
-def test_compiled_training_gives_the_same_gradients():
-    model = trained_alike().train()
-    expected = loss(model)
-    expected.backward()
-    wanted = gradients(model)
-    compiled = torch.compile(model, backend="eager")
-    torch._dynamo.utils.counters.clear()
-    for _ in range(2):
-        model.zero_grad()
-        out = loss(compiled)
-        out.backward()
-        torch.testing.assert_close(out, expected)
-        for one, other in zip(gradients(model), wanted, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
-    assert not any("inference" in reason for reason in torch._dynamo.utils.counters["graph_break"])
-    torch._dynamo.reset()
 
 
 # ---- saving and loading
@@ -408,23 +354,6 @@ def test_controls_round_trip(tmp_path, source, low_cpu_mem_usage):
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(gpt2(), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage)
     assert torch.equal(logits(loaded), logits(model))
-
-
-@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
-@pytest.mark.parametrize("is_trainable", [False, True])
-@pytest.mark.parametrize("start", ["identity", "paper"])
-def test_round_trip(tmp_path, low_cpu_mem_usage, is_trainable, start):
-    model = trained_alike(start=start)
-    model.save_pretrained(tmp_path)
-    torch.manual_seed(123)
-    loaded = PeftModel.from_pretrained(gpt2(), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage, is_trainable=is_trainable)
-    assert torch.equal(logits(loaded), logits(model))
-    trainable = [name for name, p in loaded.named_parameters() if p.requires_grad]
-    assert sorted(trainable) == ([k.replace("lora_bank.", "lora_bank.default.") for k in KEYS] if is_trainable else [])
-    assert not any(p.is_meta for p in loaded.parameters())
-    if is_trainable:
-        loss(loaded.train()).backward()
-        assert all(g.abs().max() > 0 for g in gradients(loaded))
 
 
 def test_a_sampled_adapter_reloads_merges_and_exports_to_the_same_weights(tmp_path):
@@ -544,32 +473,6 @@ def test_classifier_head_is_saved_beside_the_generator(tmp_path):
 # ---- on, off and merged
 
 
-def test_disable_adapter_gives_the_base():
-    model = trained_alike()
-    with model.disable_adapter():
-        assert torch.equal(logits(model), logits(gpt2()))
-    assert not torch.allclose(logits(model), logits(gpt2()))
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_merge_and_unmerge(tied):
-    base = gpt2(tied)
-    model = trained_alike(base)
-    expected, embedding = logits(model), base.transformer.wte.weight
-    values = embedding.detach().clone()
-    model.merge_adapter()
-    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(base.transformer.wte.weight, values)
-    head = base.lm_head.get_base_layer()
-    assert head.weight is not embedding
-    model.unmerge_adapter()
-    assert (head.weight is embedding) is tied
-    assert torch.equal(embedding, values)
-    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
-    model.merge_adapter()
-    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("targets", [["lm_head"], TARGETS], ids=str)
 def test_merge_and_unload(tmp_path, tied, targets):
@@ -604,45 +507,10 @@ def test_merging_then_unloading_saves_the_merged_head(tmp_path):
     torch.testing.assert_close(logits(GPT2LMHeadModel.from_pretrained(tmp_path).eval()), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("how", ["merge_adapter", "merge_and_unload"])
-def test_safe_merge_refuses_what_is_not_finite(how):
-    base = gpt2()
-    embedding = base.transformer.wte.weight
-    model = trained_alike(base, targets=["lm_head"])
-    with torch.no_grad():
-        model.base_model.bank().generators[0].mapping.last.bias[0] = float("nan")
-    with pytest.raises(ValueError, match="NaNs detected"):
-        getattr(model, how)(safe_merge=True)
-    assert base.lm_head.get_base_layer().weight is embedding
-    assert embedding.isfinite().all()
-    with torch.no_grad():
-        model.base_model.bank().generators[0].mapping.last.bias[0] = 0.0
-    loss(model).backward()
-    assert all(g.isfinite().all() for g in gradients(model))
-
-
-def test_safe_merge_is_merge():
-    one, other = trained_alike(), trained_alike()
-    one.merge_adapter(safe_merge=True)
-    other.merge_adapter()
-    assert torch.equal(logits(one), logits(other))
-
-
 def assert_untouched(base):
     assert not any("lora" in name for name, _ in base.named_modules())
     assert not any(module._forward_pre_hooks for module in base.modules())
     assert not hasattr(base, "peft_config")
-
-
-def test_unload_removes_everything(engine_calls):
-    base = gpt2()
-    model = trained_alike(base)
-    assert model.unload() is base
-    assert_untouched(base)
-    engine_calls.clear()
-    assert torch.equal(logits(base), logits(gpt2()))
-    assert engine_calls == []
-    adapted(base)  # and it can be adapted again
 
 
 # ---- several adapters
@@ -667,36 +535,6 @@ def trainable_banks(model):
     return {n for n, bank in model.base_model.lora_bank.items() if all(p.requires_grad for p in bank.parameters())}
 
 
-def test_adding_an_adapter_changes_nothing():
-    model = trained_alike()
-    before = logits(model)
-    model.add_adapter("two", config())
-    assert torch.equal(logits(model), before)
-    assert trainable_banks(model) == {"default"}
-
-
-def test_set_adapter_switches_output_and_training():
-    model = two_adapters()
-    first, second = two_outputs(model)
-    assert torch.equal(first, logits(trained_alike()))
-    assert (first - second).abs().max() > 0.01
-    model.set_adapter("two")
-    assert trainable_banks(model) == {"two"}
-    loss(model).backward()
-    assert all(p.grad is None for p in model.base_model.lora_bank["default"].parameters())
-    assert all(p.grad is not None for p in model.base_model.lora_bank["two"].parameters())
-    model.set_adapter("default", inference_mode=True)
-    assert trainable_banks(model) == set()
-
-
-def test_gradients_can_be_set_by_name():
-    model = two_adapters()
-    model.set_requires_grad("two")
-    assert trainable_banks(model) == {"default", "two"}
-    model.set_requires_grad(["default", "two"], requires_grad=False)
-    assert trainable_banks(model) == set()
-
-
 def test_two_active_adapters_add_up():
     model = two_adapters()
     model.base_model.set_adapter(["default", "two"])
@@ -711,43 +549,6 @@ def test_two_active_adapters_add_up():
                 layer.weight += update if name == "lm_head" else update.T
     torch.testing.assert_close(logits(model), logits(reference), rtol=1e-4, atol=1e-4)
     assert trainable_banks(model) == {"default", "two"}
-
-
-def test_both_are_saved_and_loaded(tmp_path):
-    model = two_adapters()
-    first, second = two_outputs(model)
-    model.save_pretrained(tmp_path)
-    assert sorted(load_file(tmp_path / "adapter_model.safetensors")) == KEYS
-    assert sorted(load_file(tmp_path / "two" / "adapter_model.safetensors")) == KEYS
-    loaded = PeftModel.from_pretrained(gpt2(), tmp_path)
-    loaded.load_adapter(tmp_path / "two", "two")
-    assert torch.equal(logits(loaded), first)
-    loaded.set_adapter("two")
-    assert torch.equal(logits(loaded), second)
-    renamed = PeftModel.from_pretrained(gpt2(), tmp_path / "two", adapter_name="another")
-    assert torch.equal(logits(renamed), second)
-
-
-def test_delete_adapter():
-    model = two_adapters()
-    first, _ = two_outputs(model)
-    model.delete_adapter("two")
-    assert list(model.base_model.lora_bank) == ["default"]
-    assert torch.equal(logits(model), first)
-    assert trainable_banks(model) == {"default"}
-    with pytest.raises(ValueError, match="two"):
-        model.delete_adapter("two")
-
-
-def test_deleting_the_active_adapter_activates_the_other():
-    model = trained_alike()
-    model.add_adapter("two", config())
-    shake(model, "two", seed=2)
-    _, second = two_outputs(model)
-    model.delete_adapter("default")
-    assert torch.equal(logits(model), second)
-    assert trainable_banks(model) == {"two"}
-    loss(model).backward()
 
 
 def test_a_batch_of_mixed_adapters():
@@ -793,21 +594,6 @@ def test_a_plain_lora_cannot_be_added():
 
 
 # ---- copies and types
-
-
-def test_a_copy_after_a_training_step_is_independent():
-    model = trained_alike()
-    loss(model.train()).backward()
-    twin = copy.deepcopy(model.eval())
-    assert torch.equal(logits(twin), logits(model))
-    before = logits(model)
-    shake(twin, seed=6)
-    assert torch.equal(logits(model), before)
-    assert not torch.allclose(logits(twin), before)
-    loss(twin).backward()
-    base = twin.unload()
-    assert_untouched(base)
-    assert model.base_model.model._forward_pre_hooks
 
 
 def test_a_whole_model_pickles():

@@ -20,6 +20,7 @@ def history(base, config, others, folder):
     model.add_adapter("two", others())
     yield state(model)
     for change in (
+        lambda: model.set_requires_grad("two"), lambda: model.set_requires_grad(["default", "two"], False),
         lambda: model.set_requires_grad("two"), lambda: model.add_adapter("three", config()),
         lambda: model.delete_adapter("three"), lambda: model.set_adapter("two"),
         lambda: model.set_adapter("default", inference_mode=True), lambda: model.set_adapter("default"),

@@ -81,3 +81,7 @@ def test_a_copied_model_is_independent(case):
     moved(twin.eval(), seed=3)
     assert differ(case.logits(twin), before)
     assert torch.equal(case.logits(model.eval()), before)
+    if case.method.wraps_layers:
+        hooks = [len(module._forward_pre_hooks) for module in model.modules()]
+        twin.unload()
+        assert [len(module._forward_pre_hooks) for module in model.modules()] == hooks

@@ -35,6 +35,8 @@ def test_each_adapter_is_saved_alone_and_loads_beside_the_other(case, tmp_path):
     loaded.load_adapter(tmp_path / "two", "two")
     for name, expected in outputs.items():
         assert torch.equal(switched(case, loaded, name), expected)
+    renamed = PeftModel.from_pretrained(case.model.make(), tmp_path / "two", adapter_name="another")
+    assert torch.equal(case.logits(renamed), outputs["two"])
 
 
 @every()
@@ -51,6 +53,8 @@ def test_deleting_the_other_or_the_active_adapter(case):
     model.delete_adapter("two")
     assert torch.equal(case.logits(model), first)
     assert not adapter_parameters(model, "two")
+    with pytest.raises(ValueError, match="two does not exist"):
+        model.delete_adapter("two")
     model = case.two()
     model.delete_adapter("default")
     assert model.active_adapters == ["two"]
