@@ -1,86 +1,108 @@
-"""QPA against LoRA and against its classical controls on a real model and text, as one table.
+"""Methods against each other and QPA against its classical controls, on a real model and text, as tables.
 
-Two protocols, each with the learning rates a validation search picked (see the docstring of each):
+Three protocols, each with the learning rates a validation search picked (see the docstring of each):
 
     python benchmarks/quality.py compression MODEL_FOLDER TRAIN.txt TEST.txt
     python benchmarks/quality.py head MODEL_FOLDER WIKITEXT_FOLDER
+    python benchmarks/quality.py carriers MODEL_FOLDER WIKITEXT_FOLDER
 
-Every row is a full run of `qpeft train`; finished rows are not repeated. The table is printed and written to
+Every row is a full run of `qpeft train`; finished runs are not repeated. The table is printed and written to
 `OUTPUT/table.md`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from statistics import mean, median, stdev
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
 from qpeft.files import write_text
-from qpeft.training.config import (
-    AdapterOptions,
-    DataOptions,
-    ModelOptions,
-    RunOptions,
-    TrainConfig,
-    TrainingOptions,
-)
+from qpeft.options import build
+from qpeft.training.adapter_options import CountConfig
+from qpeft.training.config import DataOptions, ModelOptions, RunOptions, TrainConfig, TrainingOptions
 from qpeft.training.finetune import train
 
-Rows = dict[str, tuple[AdapterOptions, float]]
+Rows = dict[str, tuple[dict[str, Any], float]]  # label to (settings of the adapter, learning rate)
 app = typer.Typer(help=__doc__, add_completion=False)
 console = Console()
 
-
-def qpa(**settings: object) -> AdapterOptions:
-    return AdapterOptions(method="qpa", **settings)  # type: ignore[arg-type]
-
-
 COMPRESSION: Rows = {
-    "LoRA r=1": (AdapterOptions(method="lora", rank=1), 0.3),
-    "LoRA r=4": (AdapterOptions(method="lora", rank=4), 0.03),
-    "QPA, hidden 32, chunk 256": (qpa(hidden=[32], chunk_size=256), 0.03),
-    "QPA, hidden 32, chunk 1024": (qpa(hidden=[32], chunk_size=1024), 0.03),
-    "the same, basis bits only": (qpa(hidden=[32], chunk_size=1024, source="none"), 0.03),
-    "the same, a free vector for the circuit": (qpa(hidden=[32], chunk_size=1024, source="free"), 0.03),
+    "LoRA r=1": ({"method": "lora", "rank": 1}, 0.3),
+    "LoRA r=4": ({"method": "lora"}, 0.03),
+    "QPA, hidden 32, chunk 256": ({"hidden": [32], "chunk_size": 256}, 0.03),
+    "QPA, hidden 32, chunk 1024": ({"hidden": [32], "chunk_size": 1024}, 0.03),
+    "the same, basis bits only": ({"hidden": [32], "chunk_size": 1024, "source": "none"}, 0.03),
+    "the same, a free vector for the circuit": ({"hidden": [32], "chunk_size": 1024, "source": "free"}, 0.03),
 }
 HEAD: Rows = {
-    "LoRA r=1": (AdapterOptions(method="lora", rank=1), 0.3),
-    "LoRA r=4": (AdapterOptions(method="lora", rank=4), 0.03),
-    "QPA, hidden 16, chunk 128": (qpa(chunk_size=128), 0.03),
-    "the same, basis bits only": (qpa(chunk_size=128, source="none"), 0.03),
+    "LoRA r=1": ({"method": "lora", "rank": 1}, 0.3),
+    "LoRA r=4": ({"method": "lora"}, 0.03),
+    "QPA, hidden 16, chunk 128": ({"chunk_size": 128}, 0.03),
+    "the same, basis bits only": ({"chunk_size": 128, "source": "none"}, 0.03),
     "QPA, the paper's widths, affine, chunk 128": (
-        qpa(chunk_size=128, hidden=[32, 64, 128, 128, 64, 32, 32], activation="none"),
+        {"chunk_size": 128, "hidden": [32, 64, 128, 128, 64, 32, 32], "activation": "none"},
         0.01,
     ),
 }
+BUDGETS = (600, 2400, 4600)
+CARRIERS: Rows = {
+    **{f"LoRA r={rank}": ({"method": "lora", "rank": rank}, rate) for rank, rate in ((1, 0.3), (2, 0.3), (4, 0.03))},
+    **{f"QPA-LoRA, {size}": ({"method": "qpa", "budget": size}, 0.03) for size in BUDGETS},
+    **{f"DoRA r={rank}": ({"method": "dora", "rank": rank}, rate) for rank, rate in ((1, 0.3), (2, 0.3), (4, 0.03))},
+    **{f"QPA-DoRA, {size}": ({"method": "qpa-dora", "budget": size}, 0.03) for size in BUDGETS},
+    **{f"prefix, {n} tokens": ({"method": "prefix", "virtual_tokens": n}, 0.03) for n in (4, 16, 32)},
+    **{f"QPA-prefix, {size}": ({"method": "qpa-prefix", "virtual_tokens": 32, "budget": size}, 0.03)
+       for size in BUDGETS},
+    **{f"FFA b={width}": ({"method": "ffa", "bottleneck": width}, 0.03) for width in (4, 16, 32)},
+    **{f"QPA-FFA, {size}": ({"method": "qpa-ffa", "bottleneck": 32, "budget": size}, 0.03) for size in BUDGETS},
+    "additive prefix": ({"method": "additive-prefix", "prefix_length": 256}, 0.03),
+    "QPA-additive prefix, 2400": ({"method": "qpa-additive-prefix", "prefix_length": 256, "budget": 2400}, 0.03),
+}  # fmt: skip
 
 
-def table(name: str, rows: Rows, base: TrainConfig, output: Path) -> None:
-    """Runs every row and writes the table."""
+def with_adapter(base: TrainConfig, settings: dict[str, Any], learning_rate: float) -> TrainConfig:
+    sections = build(CountConfig, {}, settings)
+    return replace(
+        base, training=replace(base.training, learning_rate=learning_rate),
+        **{section.name: getattr(sections, section.name) for section in fields(sections)},
+    )  # fmt: skip
+
+
+def table(name: str, rows: Rows, base: TrainConfig, output: Path, seeds: int = 1) -> None:
+    """Runs every row with every seed and writes the table."""
     lines = [
         "| method | trained | of LoRA r=1 | qubits | bits/byte before | after | ms/step |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for label, (adapter, learning_rate) in track(rows.items(), description=name, console=console):
-        folder = output / label.replace(" ", "_").replace(",", "").replace("'", "").replace("=", "")
-        config = replace(
-            base, adapter=adapter, training=replace(base.training, learning_rate=learning_rate),
-            run=RunOptions(output=str(folder), resume=(folder / "run.json").exists()),
-        )  # fmt: skip
-        found = train(config).metrics
-        counts, generator = found["parameters"], found["generator"]
+    for label, (settings, learning_rate) in track(rows.items(), description=name, console=console):
+        config = with_adapter(base, settings, learning_rate)
+        found = [_run(config, output / _slug(label), base.training.seed + count) for count in range(seeds)]
+        counts, generator = found[0]["parameters"], found[0]["generator"]
+        after = [metrics["after"]["bits_per_byte"] for metrics in found]
+        spread = f" ± {stdev(after):.3f}" if seeds > 1 else ""
         lines.append(
             f"| {label} | {counts['trained']:,} | {counts['trained'] / counts['lora_rank_1']:.0%} | "
             f"{generator['qubits'] if generator and generator['source'] == 'circuit' else ''} | "
-            f"{found['before']['bits_per_byte']:.3f} | {found['after']['bits_per_byte']:.3f} | "
-            f"{1000 * found['seconds_per_step']:.0f} |"
+            f"{found[0]['before']['bits_per_byte']:.3f} | {mean(after):.3f}{spread} | "
+            f"{1000 * median(metrics['seconds_per_step'] for metrics in found):.0f} |"
         )
         write_text(output / "table.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
+
+
+def _run(config: TrainConfig, folder: Path, seed: int) -> dict[str, Any]:
+    folder = folder / f"seed{seed}"
+    run = RunOptions(output=str(folder), resume=(folder / "run.json").exists())
+    return train(replace(config, training=replace(config.training, seed=seed), run=run)).metrics
+
+
+def _slug(label: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in label)
 
 
 Folder = Annotated[Path, typer.Option(help="folder for the runs and the table")]
@@ -103,17 +125,29 @@ def compression(
     table("compression", COMPRESSION, base, output)
 
 
-@app.command()
-def head(model: str, wikitext: str, output: Folder = Path("runs/head"), seed: Seed = 0) -> None:
-    """A small head on WikiText-2: 250 steps of 4 x 256 tokens, alpha / rank = 2, linear decay, clipping at 1."""
+def _wikitext(model: str, wikitext: str, seed: int) -> TrainConfig:
     data = DataOptions(
         data=wikitext, clean="wikitext", by_line=True, max_train_chars=1_500_000, max_train_chunks=1300,
         max_test_chars=120_000,
     )  # fmt: skip
-    base = TrainConfig(
+    return TrainConfig(
         model=ModelOptions(model=model), data=data, training=TrainingOptions(steps=250, seed=seed), run=RunOptions()
     )
-    table("head", HEAD, base, output)
+
+
+@app.command()
+def head(model: str, wikitext: str, output: Folder = Path("runs/head"), seed: Seed = 0) -> None:
+    """A small head on WikiText-2: 250 steps of 4 x 256 tokens, alpha / rank = 2, linear decay, clipping at 1."""
+    table("head", HEAD, _wikitext(model, wikitext, seed), output)
+
+
+@app.command()
+def carriers(
+    model: str, wikitext: str, output: Folder = Path("runs/carriers"), seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(help="runs of each row; seeds count up")] = 3,
+) -> None:  # fmt: skip
+    """LoRA, DoRA, prefix and feed-forward adapters and what QPA makes of each, under the protocol of `head`."""
+    table("carriers", CARRIERS, _wikitext(model, wikitext, seed), output, seeds)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +29,7 @@ app = typer.Typer(
     name="qpeft", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="Quantum circuits that write the weights adapting a large language model. Start with: qpeft demo",
 )  # fmt: skip
-console = Console()
+console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of several ranks, the first one speaks
 
 
 @app.command(name="train")
@@ -64,7 +65,7 @@ def train(
     console.print(_metrics_table(task, {settings.adapter.method: result.metrics}))
     for text in warnings_for(task, result.metrics):
         console.print(f"[yellow]Mind:[/yellow] {text}.")
-    console.print(f"Adapter, exported LoRA and report: {result.folder}", highlight=False, markup=False)
+    console.print(f"Adapter, export and report: {result.folder}", highlight=False, markup=False)
 
 
 @app.command(name="compare")

@@ -9,7 +9,7 @@ from torch import nn
 
 from qpeft.adapters.peft_internals import resolve_targets
 from qpeft.adapters.peft_internals.layer_tuner import LayerTunerConfig
-from qpeft.errors import ConfigError
+from qpeft.errors import ConfigError, QpeftError
 
 
 def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
@@ -31,7 +31,7 @@ def attach(model: nn.Module, config: PeftConfig) -> PeftModel:
         try:
             return get_peft_model(model, config)
         except (TypeError, ValueError) as error:
-            if isinstance(error, ConfigError):
+            if isinstance(error, QpeftError):
                 raise
             kind = getattr(config.peft_type, "value", config.peft_type)
             raise ConfigError(f"peft cannot put a {kind} adapter on this model: {error}") from error

@@ -12,11 +12,11 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import set_seed
 
-from qpeft.adapters import Exported, export_lora
 from qpeft.adapters.attach import attach
+from qpeft.adapters.export import export, forms
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import bank_of
-from qpeft.adapters.regenerate import LAST_SAMPLE, deviation, with_exact_weights
+from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE, deviation, with_exact_weights
 from qpeft.errors import RunError
 from qpeft.files import staged_folder, write_json, write_text
 from qpeft.training.config import TrainConfig
@@ -25,6 +25,7 @@ from qpeft.training.fitting import fit, new_trainer
 from qpeft.training.heads import count_fully_trained, draw_fresh, train_whole
 from qpeft.training.plots import loss_plot
 from qpeft.training.progress import ProgressBar, StepTimer, new_display
+from qpeft.training.ranks import is_main, wait_for_all
 from qpeft.training.report import markdown_report
 from qpeft.training.runs import RunFolder
 from qpeft.training.tasks import Prepared, task_for
@@ -77,7 +78,7 @@ def train(
     config: TrainConfig, console: Console | None = None, prepared: Prepared | None = None,
     progress: ProgressBar | None = None,
 ) -> Result:  # fmt: skip
-    """Runs `config` and writes adapter, exported LoRA, metrics, plot and report into the output folder.
+    """Runs `config` and writes adapter, export, metrics, plot and report into the output folder.
 
     Args:
         config: The settings.
@@ -125,21 +126,21 @@ def train(
             f"training diverged: the adapted model's loss is {loss}. Nothing was saved; lower "
             f"--learning-rate (it was {learning_rate(config):g}) and run again with --overwrite"
         )
+    if not is_main():
+        folder.await_results()
+        return Result(folder.path, folder.manifest["metrics"], folder.manifest["curve"], model)
     save_adapter(model, folder.path / "adapter")
-    exported = export_lora(model, folder.path / "lora")
     metrics = {
         "task": config.data.task, "primary": prepared.primary, "resolved": prepared.resolved,
         "method": config.adapter.method, "before": before, "after": after,
         "parameters": {**parameter_counts(model, config), "head": count_fully_trained(model)},
         "seconds_per_step": folder.manifest.get("seconds_per_step"), "learning_rate": learning_rate(config),
         "steps": config.training.steps,
-        "export": {
-            "lora_parameters": exported.num_parameters, "max_logit_difference": exported.max_difference,
-            "weights": exported.weights,
-        },
-        "generator": generator_facts(model), "against_exact": _against_exact(model, prepared, config, after),
+        "export": _export(model, folder.path), "generator": generator_facts(model),
+        "against_exact": _against_exact(model, prepared, config, after),
     }  # fmt: skip
-    _write_results(folder, config, metrics, curve, exported)
+    _write_results(folder, config, metrics, curve)
+    wait_for_all()
     return Result(folder.path, metrics, curve, model)
 
 
@@ -168,8 +169,21 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
         model.save_pretrained(staging, save_embedding_layers=False)
 
 
+def _export(model: PeftModel, folder: Path) -> dict[str, Any]:
+    """Exports in the form that suits the adapter, unless that is the whole model; says which weights were measured."""
+    form = next((form for form in forms(model) if form != "merged"), None)
+    if form is None:
+        differs = deviation(model)
+        return {"form": None, "weights": EXACT if differs is None else differs.weights}
+    exported = export(model, folder / form, form)
+    return {
+        "form": form, "parameters": exported.num_parameters, "max_difference": exported.max_difference,
+        "weights": exported.weights,
+    }  # fmt: skip
+
+
 def _write_results(
-    folder: RunFolder, config: TrainConfig, metrics: dict[str, Any], curve: list[tuple[int, float]], exported: Exported
+    folder: RunFolder, config: TrainConfig, metrics: dict[str, Any], curve: list[tuple[int, float]]
 ) -> None:
     write_json(folder.path / "metrics.json", metrics)
     method = config.adapter.method

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE
 from qpeft.noise.survey import stale
 from qpeft.training.config import TrainConfig
@@ -21,7 +22,7 @@ def warnings_for(task: Task, metrics: dict[str, Any]) -> list[str]:
     found = []
     counts = metrics["parameters"]
     adapter = counts["trained"] - counts["head"]
-    if metrics["method"] == "qpa" and adapter > counts["lora_rank_1"]:
+    if METHODS[metrics["method"]].generates and adapter > counts["lora_rank_1"]:
         found.append(
             f"LoRA of rank 1 would be smaller: it trains {counts['lora_rank_1']:,} numbers, this adapter "
             f"{adapter:,}. A circuit saves parameters only in budgets below that; lower --budget, or "
@@ -75,8 +76,7 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
         ),
         "",
         f"Median step: {'not known' if seconds is None else f'{1000 * seconds:.1f} ms'}. "
-        f"The exported LoRA in `lora/` holds {_WEIGHTS[metrics['export']['weights']]}; it was re-loaded with plain "
-        f"peft and its logits differ by at most {metrics['export']['max_logit_difference']:.1e}.",
+        + _export_sentence(metrics["export"]),
         "",
         "![training loss](loss.png)",
     ]
@@ -84,7 +84,7 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
     if warnings:
         lines += ["", "## Mind", "", *(f"* {text}." for text in warnings)]
     lines += _circuit_section(metrics["generator"], exact)
-    lines += ["", "## Use", "", *_usage(metrics["method"], task.loading(metrics["resolved"]))]
+    lines += ["", "## Use", "", *_usage(metrics, task.loading(metrics["resolved"]))]
     return "\n".join(lines) + "\n"
 
 
@@ -94,9 +94,9 @@ def _circuit_section(generator: dict[str, Any] | None, exact: dict[str, Any] | N
     drawing = generator["drawing"].splitlines()
     return [
         "", "## Circuit", "",
-        f"{generator['ansatz']}: {generator['qubits']} qubits, {generator['angles']} angles, depth "
-        f"{generator['depth']}; {generator['chunks']} basis states give chunks of {generator['chunk_size']} weights "
-        f"(source: {generator['source']}; engine: {generator['engine']['name']}, differentiated by "
+        f"{_several(generator)}{generator['ansatz']}: {generator['qubits']} qubits, {generator['angles']} angles, "
+        f"depth {generator['depth']}; {generator['chunks']} basis states give chunks of {generator['chunk_size']} "
+        f"weights (source: {generator['source']}; engine: {generator['engine']['name']}, differentiated by "
         f"{generator['engine'].get('diff_method', 'its own rule')}).{_noise_sentence(generator['engine'])} "
         "At the final angles the engine's "
         f"distribution and the exact one have the total variation {exact['total_variation']:.4f} and the fidelity "
@@ -106,20 +106,47 @@ def _circuit_section(generator: dict[str, Any] | None, exact: dict[str, Any] | N
     ]  # fmt: skip
 
 
+def _several(generator: dict[str, Any]) -> str:
+    number = generator["generators"]
+    return f"{number} generators, one a layer; the largest: " if number > 1 else ""
+
+
 def _noise_sentence(engine: dict[str, Any]) -> str:
     noises = [f"{name}, calibrated {date or 'never'}" for name, date in sorted(calibrations(engine).items())]
     return f" Noise of {'; '.join(noises)}." if noises else ""
 
 
-def _usage(method: str, loading: list[str]) -> list[str]:
-    base = ["The base model:", "", "```python", *loading, "```", ""] if loading else []
-    first = ["import qpeft.adapters  # registers QPA with peft"] if method == "qpa" else []
-    return [
-        *base, "The plain LoRA needs peft alone:", "", "```python",
-        'model = PeftModel.from_pretrained(base_model, "lora")', "```", "",
-        "The compact adapter:", "", "```python", *first,
-        'model = PeftModel.from_pretrained(base_model, "adapter")', "```",
-    ]  # fmt: skip
+def _export_sentence(export: dict[str, Any]) -> str:
+    if export["form"] is None:
+        return "`qpeft export adapter OUTPUT` writes the model with the update merged into its weights."
+    return (
+        f"The export in `{export['form']}/` holds {_WEIGHTS[export['weights']]}; it was re-loaded and its outputs "
+        f"differ by at most {export['max_difference']:.1e}."
+    )
+
+
+_EXPORTED = {
+    "lora": ("The plain LoRA needs peft alone:", []),
+    "prefix": ("The plain prefix needs peft alone:", []),
+    "stored": ("The adapter with stored weights needs no circuit:", ["import qpeft.adapters"]),
+}
+_REGISTERING = "import qpeft.adapters  # registers its methods with peft"
+
+
+def _usage(metrics: dict[str, Any], loading: list[str]) -> list[str]:
+    def code(title: str, lines: list[str]) -> list[str]:
+        return [title, "", "```python", *lines, "```", ""]
+
+    form, config = metrics["export"]["form"], METHODS[metrics["method"]].config
+    found = code("The base model:", loading) if loading else []
+    if form is not None:
+        title, first = _EXPORTED[form]
+        found += code(title, [*first, f'model = PeftModel.from_pretrained(base_model, "{form}")'])
+    first = [_REGISTERING] if config.__module__.startswith("qpeft.") else []
+    found += code(
+        "The adapter as it was trained:", [*first, 'model = PeftModel.from_pretrained(base_model, "adapter")']
+    )
+    return found[:-1]
 
 
 def markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -15,9 +15,11 @@ from qpeft.errors import RunError
 from qpeft.files import write_json, write_text
 from qpeft.options import read_toml, to_sections
 from qpeft.training.config import TrainConfig
+from qpeft.training.ranks import is_main, wait_for_all
 
 MANIFEST = "run.json"
-CONTENTS = (MANIFEST, "config.toml", "metrics.json", "report.md", "loss.png", "adapter", "lora", "checkpoints")
+CONTENTS = (MANIFEST, "config.toml", "metrics.json", "report.md", "loss.png", "adapter", "lora", "prefix",
+            "stored", "checkpoints")  # fmt: skip
 PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
 
 
@@ -57,6 +59,9 @@ class RunFolder:
 
     def begin(self) -> None:
         """Removes a run that is to be replaced and writes the manifest: from here on the folder holds this run."""
+        wait_for_all()  # until every rank has read the folder as it was
+        if not is_main():
+            return
         with writing(self.path):
             if self._replaces:
                 self._remove()
@@ -83,6 +88,11 @@ class RunFolder:
             raise RunError(f"{file} is damaged ({error}); remove the folder or give another --output") from error
         return manifest
 
+    def await_results(self) -> None:
+        """Called by the ranks that write nothing: reads the manifest when rank 0 has finished it."""
+        wait_for_all()
+        self.manifest = self._read() or self.manifest
+
     @property
     def finished(self) -> bool:
         return bool(self.manifest["status"] == "finished")
@@ -101,6 +111,8 @@ class RunFolder:
         import tomli_w
 
         self.manifest.update(entries)
+        if not is_main():
+            return
         write_json(self.path / MANIFEST, self.manifest)
         extra = {"versions": self.manifest["versions"], "resolved": self.manifest.get("resolved", {})}
         write_text(self.path / "config.toml", tomli_w.dumps({**to_sections(self.config), **extra}))

@@ -27,7 +27,7 @@ def test_every_engine_trains(make_config, engine, diff_method, gradient_shots):
     )
     result = train(make_config(adapter, training=TrainingOptions(steps=2, batch_size=2)))
     assert result.metrics["generator"]["engine"]["name"] == engine
-    assert result.metrics["export"]["max_logit_difference"] < 1e-5
+    assert result.metrics["export"]["max_difference"] < 1e-5
     report = (result.folder / "report.md").read_text(encoding="utf8")
     assert f"engine: {engine}" in report
     if "@ibm" in engine:

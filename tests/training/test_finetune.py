@@ -27,6 +27,29 @@ def base(folder):
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
+EXPORTED = {
+    "qpa": "lora", "lora": "lora", "qpa-dora": "lora", "sora": "lora", "adalora": "lora", "qpa-prefix": "prefix",
+    "qpa-ffa": "stored", "prefix": "prefix", "loha": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", EXPORTED)
+@pytest.mark.filterwarnings("ignore:Note that `r` is not used in AdaLora")
+def test_every_method_is_trained_exported_and_reported(make_config, model_folder, method):
+    settings = {"rank": 2, "virtual_tokens": 2, "targets": None if "prefix" in method else ["lm_head"]}
+    result = train(make_config(adapter_settings(method=method, **settings)))
+    folder, form = result.folder, result.metrics["export"]["form"]
+    assert form == EXPORTED[method]
+    assert result.metrics["after"]["nats_per_token"] < result.metrics["before"]["nats_per_token"]
+    trained = logits(result.model.eval())
+    for part in ("adapter", *([form] if form else [])):
+        loaded = PeftModel.from_pretrained(base(model_folder), folder / part).eval()
+        assert torch.allclose(logits(loaded), trained, atol=1e-5), part
+    report = (folder / "report.md").read_text(encoding="utf8")
+    assert f'from_pretrained(base_model, "{form}")' in report if form else "`qpeft export adapter OUTPUT`" in report
+    assert ("import qpeft.adapters" in report) == (method not in ("lora", "adalora", "prefix", "loha"))
+
+
 @pytest.mark.parametrize("method", ["qpa", "lora"])
 def test_the_folder_holds_all_that_is_promised(make_config, model_folder, method):
     config = make_config(adapter_settings(method=method, rank=2))

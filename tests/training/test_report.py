@@ -10,7 +10,8 @@ def metrics(**changes):
     found = {
         "method": "qpa", "before": dict(side), "after": {**side, "nats_per_token": 2.0}, "parameters": counts,
         "seconds_per_step": 0.1, "steps": 5, "learning_rate": 0.03, "generator": None, "resolved": {},
-        "export": {"lora_parameters": 400, "max_logit_difference": 1e-7, "weights": "exact"}, "against_exact": None,
+        "export": {"form": "lora", "parameters": 400, "max_difference": 1e-7, "weights": "exact"},
+        "against_exact": None,
     }  # fmt: skip
     for path, value in changes.items():
         section, name = path.split("__")
