@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qpeft.options import build
+from qpeft.terminal import quiet
 from qpeft.training.adapter_options import CountConfig
 
 console = Console()
@@ -58,6 +59,7 @@ def count(
     from qpeft.training.counting import count as run
 
     config = build(CountConfig, {}, flags)
+    quiet()
     found = run(model, config, chunk_sizes or ())
     say = console.print
     say(

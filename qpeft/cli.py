@@ -18,6 +18,7 @@ from qpeft.errors import QpeftError
 from qpeft.export_command import export
 from qpeft.options import build, with_options
 from qpeft.quantum_commands import circuit_app, devices, engines
+from qpeft.terminal import quiet
 from qpeft.training.adapter_options import CountConfig
 from qpeft.training.config import TrainConfig
 from qpeft.training.runs import read_settings
@@ -55,7 +56,7 @@ def train(
     from qpeft.training.tasks import task_for
 
     settings = build(TrainConfig, read_settings(config) if config else {}, flags)
-    _quiet()
+    quiet()
     try:
         result = run(settings, console)
     except KeyboardInterrupt:
@@ -95,7 +96,7 @@ def compare(
     from qpeft.training.compare import compare as run
     from qpeft.training.compare_report import shown_table
 
-    _quiet()
+    quiet()
     try:
         found = run(planned, console)
     except KeyboardInterrupt:
@@ -124,7 +125,7 @@ def demo(
     """Adapt the embedded model to the Python language reference, with QPA and LoRA (under a minute on two cores)."""
     from qpeft.training.demo import demo as run
 
-    _quiet()
+    quiet()
     found = run(output, steps, overwrite=True, console=console)
     console.print(_metrics_table(found.task, {name: result.metrics for name, result in found.results.items()}))
     console.print(f"\n[bold]A line before:[/bold] {found.line_before}", highlight=False)
@@ -164,17 +165,6 @@ def _metrics_table(task: Task, metrics: dict[str, dict[str, Any]]) -> Table:
 
 def _milliseconds(seconds: float | None) -> str:
     return "–" if seconds is None else f"{1000 * seconds:.0f}"
-
-
-def _quiet() -> None:
-    """Leaves the terminal to our own progress display."""
-    import warnings
-
-    import transformers
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of calls that peft makes
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
 
 
 def _report(message: str) -> None:

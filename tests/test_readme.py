@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from qpeft.adapter_commands import EXPORTS
+from qpeft.adapters.method_table import METHODS
 from qpeft.engines import ENGINES
 from qpeft.quantum_commands import usage
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 ENGINES_PAGE = README.parent / "docs" / "engines.md"
+METHODS_PAGE = README.parent / "docs" / "methods.md"
 
 
 def blocks(page):
@@ -43,6 +46,25 @@ def test_the_engine_of_ones_own(names, monkeypatch, capsys):
     assert date == "2025-02-26" and " ".join(name) == "0.5 x fake_torino[0, 1, 2, 3]"
     assert float(deviation) < 1e-6
     assert names["engine"].diff_method == "spsa"
+
+
+def test_the_methods(names, capsys):
+    (block,) = blocks(METHODS_PAGE)
+    exec(compile(block, str(METHODS_PAGE), "exec"), names)
+    assert capsys.readouterr().out.count("trainable params: ") == 4
+
+
+def test_the_table_of_methods_is_the_registry():
+    rows = re.findall(r"^\| `(.*) \|$", METHODS_PAGE.read_text(encoding="utf8"), re.MULTILINE)
+    shown = {}
+    for row in rows:
+        name, config, _, _, merges, exported = row.split(" | ")
+        shown[name.strip("`")] = (config.strip("`").split("(")[0], merges, exported)
+    assert shown == {
+        name: (method.config.__name__, "yes" if method.merges else "no", EXPORTS[method.export])
+        for name, method in METHODS.items()
+        if method.generates
+    }
 
 
 def test_the_table_of_engines_is_the_registry():
