@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from qpeft.errors import ConfigError, QpeftError, unknown_name
+from qpeft.terminal import quiet
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -18,7 +19,7 @@ console = Console()
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 LOADING = {
     "lora": "PeftModel.from_pretrained(base, {folder!r}), or base.load_adapter({folder!r})",
-    "merged": "AutoModel...from_pretrained({folder!r}), with the base model's tokeniser",
+    "merged": "transformers' from_pretrained({folder!r}), with the base model's tokeniser",
     "prefix": "PeftModel.from_pretrained(base, {folder!r})",
     "stored": "import qpeft.adapters; PeftModel.from_pretrained(base, {folder!r})",
 }
@@ -42,9 +43,13 @@ def export(
 ) -> None:
     """Export a trained adapter to files that need no circuit.
 
-    lora: a plain PEFT LoRA or DoRA, for adapters whose update is of rank r. merged: the whole model in float32 with the
-    update in its weights, for every adapter that merges. prefix: a plain PEFT prefix. stored: the same adapter with its
-    weights stored, for those that neither merge nor are known to peft (feed-forward, additive prefix); it needs qpeft.
+    - lora: a plain PEFT LoRA or DoRA, for adapters whose update is of rank r
+
+    - merged: the whole model in float32 with the update in its weights, for every adapter that merges
+
+    - prefix: a plain PEFT prefix, for key-value prefixes
+
+    - stored: the same adapter with its weights stored, for feed-forward adapters and additive prefixes; needs qpeft
 
     The files are re-loaded on the base model and compared with the adapter before they are written.
 
@@ -54,7 +59,7 @@ def export(
     """
     _check_output(output, overwrite)
     config = _read_config(adapter)
-    keys = _tensor_shapes(adapter)
+    shapes = _tensor_shapes(adapter)
     base = model or config.base_model_name_or_path
     if not base:
         raise ConfigError(f"{adapter / CONFIG_FILE} names no base model; give it as --model")
@@ -63,12 +68,13 @@ def export(
 
     if form is not None and form not in FORMS:
         raise ConfigError(unknown_name("--form", form, FORMS))
+    quiet()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's, of layers whose layout it corrects and heads that we untie
-        done = run(_load(adapter, config, keys, base), output, form, weights=weights)
+        done = run(_load(adapter, config, shapes, base), output, form, weights=weights)
     console.print(
         f"Wrote {FORMS[done.form]}: {done.num_parameters:,} numbers, {_size(done.num_bytes)}.\n"
-        f"Re-loaded, its outputs differ by at most {done.max_difference:.1e} from the adapter's.\n"
+        f"Re-loaded, its outputs differ by at most {done.max_difference:.2g} from the adapter's.\n"
         f"Weights: {done.weights}.\nLoad it: {LOADING[done.form].format(folder=str(output))}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
@@ -159,14 +165,10 @@ def _generators(config: PeftConfig) -> Any:
 
 def _load_base(config: PeftConfig, shapes: dict[str, list[int]], base: str) -> tuple[Any, list[str]]:
     """The base model for the adapter's task, and the modules that its checkpoint has no weights for."""
-    import transformers
-
     from qpeft.training.config import ModelOptions
     from qpeft.training.models import load_causal, load_config
     from qpeft.training.tasks.classifier import load_classifier
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     if config.task_type in (None, "CAUSAL_LM"):
         return load_causal(ModelOptions(base)), []
     if config.task_type == "SEQ_CLS":

@@ -203,6 +203,15 @@ def test_a_base_in_half_precision_stays_in_it(tmp_path, dtype):
     assert (tensors["lm_head.weight"] - layer.weight).abs().max() > 4 * rounding
 
 
+def test_a_layer_in_higher_precision_than_the_model(tmp_path):
+    model = adapted(LoraConfig(r=2, **CONV), gpt2().to(torch.bfloat16))
+    model.get_base_model().transformer.ln_f.float()
+    export_merged(model, tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0.1, atol=0.05)
+
+
 def test_weights_that_are_not_finite_are_not_exported(tmp_path):
     model = adapted(LoraConfig(r=2, **CONV))
     with torch.no_grad():

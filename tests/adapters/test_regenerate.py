@@ -11,6 +11,7 @@ from qiskit.quantum_info import DensityMatrix, state_fidelity
 from qpeft.adapters import QPAConfig
 from qpeft.adapters.regenerate import Deviation, circuit_generators, deviation, with_exact_weights
 from qpeft.errors import ConfigError, EngineError
+from qpeft.qcircuits import StatevectorEngine
 from tests.tiny_models import gpt2, logits, shake
 
 pytestmark = pytest.mark.filterwarnings("ignore:Model has `tie_word", "ignore:.*is_gradient_checkpointing")
@@ -65,6 +66,24 @@ def test_the_deviation_is_that_of_the_sample_the_weights_are_made_of():
     logits(model)
     deviation(model)
     assert len(samples) == 2 and torch.equal(*samples)
+
+
+def test_of_several_circuits_the_one_that_is_furthest_off():
+    torch.manual_seed(0)
+    config = QPAConfig(r=1, target_modules=["c_attn"], chunk_size=32, scope="layer", engine="exact:100")
+    model = shake(get_peft_model(gpt2(), config).eval())
+    found = []
+    for generator, source in circuit_generators(model):
+        generator.choose_sample()
+        p, q = (
+            engine.probabilities(generator.spec.circuit, source.angles)
+            for engine in (source.engine, StatevectorEngine())
+        )
+        found.append((p - q).abs().sum().item() / 2)
+    assert len(found) == 2 and found[0] != found[1]
+    assert deviation(model).total_variation == pytest.approx(max(found), abs=1e-6)
+    twin = with_exact_weights(model)
+    assert deviation(twin).weights == "exact" and deviation(model).weights == "last_sample"
 
 
 def test_an_exact_engine_deviates_by_nothing():

@@ -92,7 +92,8 @@ def _compare(model: PeftModel, adapter_name: str, merged: Any, folder: Path, tol
     """Largest difference between the adapter's outputs and those of the checkpoint."""
     loaded = type(merged).from_pretrained(folder, dtype=merged.dtype).to(merged.device).eval()
     written, read = merged.state_dict(), loaded.state_dict()
-    unlike = [key for key in written if key not in read or not torch.equal(written[key], read[key])]
+    # What was in a higher precision than the model is in the file so, and read in the model's.
+    unlike = [key for key, t in written.items() if key not in read or not torch.equal(t.to(read[key].dtype), read[key])]
     if unlike:
         raise ExportError(f"{unlike[0]} is not what was written once it is re-loaded; nothing was written")
     twin = alone(model, adapter_name)
