@@ -9,7 +9,6 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.variants import DoraLinearVariant
 from peft.utils.integrations import dequantize_module_weight
-from peft.utils.other import transpose
 from torch import Tensor, nn
 
 from qpeft.adapters.generated import WeightSource
@@ -43,7 +42,7 @@ class GeneratedMagnitude(DoraLinearLayer):  # type: ignore[misc]  # peft is unty
         self, weight: Tensor, lora_weight: Tensor, scaling: float, adapter_name: str | None = None
     ) -> Tensor:
         """||W0 + s B A||, (out,) or (in,)."""
-        updated = transpose(weight, self.fan_in_fan_out) + scaling * lora_weight
+        updated = _transposed(weight, self.fan_in_fan_out) + scaling * lora_weight
         norm: Tensor = torch.linalg.norm(updated, dim=self.axis).to(weight.dtype)
         return norm
 
@@ -57,7 +56,7 @@ class GeneratedMagnitude(DoraLinearLayer):  # type: ignore[misc]  # peft is unty
         # The norm gets no gradient, as in DoRA (arXiv 2402.09353, section 4.3).
         factor = (self.weight / self.get_weight_norm(weight, lora_weight, scaling).detach()).view(1, -1)
         if base_result is None:
-            base_result = nn.functional.linear(x, transpose(weight, self.fan_in_fan_out))
+            base_result = nn.functional.linear(x, _transposed(weight, self.fan_in_fan_out))
         elif base_layer.bias is not None:
             base_result = base_result - base_layer.bias
         update: Tensor = lora_B(lora_A(x))
@@ -73,7 +72,7 @@ class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is unty
     @staticmethod
     def _factor(module: Any, adapter: str, norm: Tensor) -> Tensor:
         """The factor m / n in the shape that multiplies the stored weight."""
-        factor: Tensor = transpose((module.lora_magnitude_vector[adapter].weight / norm).view(1, -1), _stored(module))
+        factor: Tensor = _transposed((module.lora_magnitude_vector[adapter].weight / norm).view(1, -1), _stored(module))
         return factor
 
     @staticmethod
@@ -81,7 +80,7 @@ class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is unty
         delta = module.get_delta_weight(active_adapter)
         with module._unmerged_base_weight(safe_merge=True) as base:
             norm = module.lora_magnitude_vector[active_adapter].get_weight_norm(
-                base, transpose(delta, _stored(module)), scaling=1
+                base, _transposed(delta, _stored(module)), scaling=1
             )
             # As in `forward`, an adapter adds what it changes in the base weight, whatever else is merged.
             change = InputDoraVariant._factor(module, active_adapter, norm) * (base + delta) - base
@@ -107,13 +106,18 @@ class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is unty
         # The norm gets no gradient, as in DoRA (arXiv 2402.09353, section 4.3).
         norm = magnitude.get_weight_norm(weight, lora_weight, scaling).detach()
         factor = magnitude.weight / norm
-        base = nn.functional.linear(x * (factor - 1), transpose(weight, _stored(module)))
+        base = nn.functional.linear(x * (factor - 1), _transposed(weight, _stored(module)))
         update: Tensor = lora_B(lora_A(module.lora_dropout[active_adapter](x) * factor)) * scaling
         return result + base.to(result.dtype) + update.to(result.dtype)
 
 
 def _stored(module: Any) -> bool:
     return bool(module.fan_in_fan_out)
+
+
+def _transposed(weight: Tensor, stored: bool) -> Tensor:
+    """As PEFT's `transpose`, which makes a parameter of a parameter: that cannot be compiled."""
+    return weight.T if stored else weight
 
 
 def _base_weight(layer: nn.Module) -> Tensor:
@@ -135,7 +139,7 @@ def generate_magnitude(
     if of_inputs:
         layer.lora_variant[adapter_name] = InputDoraVariant()
     # Of the base weight, as B is zero; not what peft prepared, which has no numbers under low_cpu_mem_usage.
-    weight = transpose(dequantize_module_weight(layer.get_base_layer()), fan_in_fan_out)
+    weight = _transposed(dequantize_module_weight(layer.get_base_layer()), fan_in_fan_out)
     norm = torch.linalg.norm(weight.detach().float(), dim=axis)
     stand_in = GeneratedMagnitude(source, name, norm if relative else None, fan_in_fan_out, axis)
     layer.lora_magnitude_vector[adapter_name] = stand_in

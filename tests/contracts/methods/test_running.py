@@ -37,7 +37,7 @@ def outputs_and_gradients(case, model, call):
     return out.detach(), gradients(model)
 
 
-@every(lambda case: case.model in (LLAMA, BERT), slow=(LLAMA,))
+@every(lambda case: case.model in (GPT2, LLAMA, BERT), slow=(GPT2, LLAMA))
 def test_compiled_it_is_one_graph_with_the_same_outputs_and_gradients(case, backend):
     model = case.trained().train()
     expected = outputs_and_gradients(case, model, model)
