@@ -33,7 +33,6 @@ class WeightSource:
         self._weights: Mapping[str, Weights] | None = None
         self._made_from: Tensor | None = None
         self._has_graph = False
-        self._in_inference_mode = False
         self._in_forward = False
 
     def begin_forward(self) -> None:
@@ -49,12 +48,20 @@ class WeightSource:
 
     def __getitem__(self, layer: str) -> Weights:
         if not self._in_forward:
-            wants_graph = self._wants_graph()
-            if wants_graph and not _in_backward():
-                return self._generate()[layer]  # the graph of the last forward pass may be spent
-            # In a backward pass a checkpointed block is computed again: with the tensors it was computed with.
-            if not (self._is_current() and self._has_graph == wants_graph):
-                self._keep(wants_graph)
+            weights: Weights = self._outside_forward(layer)
+            return weights
+        assert self._weights is not None
+        return self._weights[layer]
+
+    # What a backward pass recomputes may be compiled, but a compiler cannot ask whether it is in one.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _outside_forward(self, layer: str) -> Weights:
+        wants_graph = self._wants_graph()
+        if wants_graph and not _in_backward():
+            return self._generate()[layer]  # the graph of the last forward pass may be spent
+        # In a backward pass a checkpointed block is computed again: with the tensors it was computed with.
+        if not (self._is_current() and self._has_graph == wants_graph):
+            self._keep(wants_graph)
         assert self._weights is not None
         return self._weights[layer]
 
@@ -69,15 +76,14 @@ class WeightSource:
 
     def _keep(self, has_graph: bool) -> None:
         self._weights, self._has_graph = self._generate(), has_graph
-        self._in_inference_mode = _in_inference_mode()
-        self._made_from = None if torch.compiler.is_compiling() else self._numbers()
+        self._made_from = self._numbers()
 
     def _is_current(self) -> bool:
         """Whether the kept tensors are what the bank would give now (a graph aside)."""
         if self._weights is None or self._made_from is None or torch.compiler.is_compiling():
             return False
-        if self._in_inference_mode != _in_inference_mode():  # what inference mode makes, autograd cannot use
-            return False
+        if self._made_from.is_inference() != torch.is_inference_mode_enabled():
+            return False  # what inference mode makes, autograd cannot use
         if self._has_graph and not _in_backward() and not self._wants_graph():
             return False
         now, then = self._numbers(), self._made_from
@@ -93,10 +99,6 @@ class WeightSource:
 
     def __reduce__(self) -> tuple[type[WeightSource], tuple[nn.Module]]:
         return WeightSource, (self.bank,)
-
-
-def _in_inference_mode() -> bool:
-    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()  # dynamo cannot trace the question
 
 
 def _in_backward() -> bool:

@@ -47,6 +47,18 @@ def test_compiled_it_is_one_graph_with_the_same_outputs_and_gradients(case, back
     assert backend.frame_count == 1
 
 
+@every(lambda case: case.method.wraps_layers and case.model is GPT2, slow=(GPT2,))
+def test_compiled_with_checkpointing_it_has_the_same_gradients(case, backend):
+    model = case.trained()
+    expected = case.gradients(model)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    compiled = torch.compile(model, backend=backend)  # in several graphs: transformers' checkpointing divides it
+    for _ in range(2):
+        model.zero_grad()
+        case.loss(compiled).backward()
+        torch.testing.assert_close(gradients(model), expected, rtol=1e-4, atol=1e-5)
+
+
 @every(lambda case: case.model in (GPT2, LLAMA))
 def test_decoding_with_a_cache_is_decoding_without_and_runs_the_circuit_once(case, engine_calls):
     model = case.trained()
