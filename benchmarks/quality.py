@@ -50,19 +50,25 @@ HEAD: Rows = {
     ),
 }
 BUDGETS = (600, 2400, 4600)
+
+
+def _rows(name: str, key: str, rates: dict[int, float], **settings: Any) -> Rows:
+    """One method at several sizes, each with its learning rate."""
+    return {f"{name}{size}": ({**settings, key: size}, rate) for size, rate in rates.items()}
+
+
 CARRIERS: Rows = {
-    **{f"LoRA r={rank}": ({"method": "lora", "rank": rank}, rate) for rank, rate in ((1, 0.3), (2, 0.3), (4, 0.03))},
-    **{f"QPA-LoRA, {size}": ({"method": "qpa", "budget": size}, 0.03) for size in BUDGETS},
-    **{f"DoRA r={rank}": ({"method": "dora", "rank": rank}, rate) for rank, rate in ((1, 0.3), (2, 0.3), (4, 0.03))},
-    **{f"QPA-DoRA, {size}": ({"method": "qpa-dora", "budget": size}, 0.03) for size in BUDGETS},
-    **{f"prefix, {n} tokens": ({"method": "prefix", "virtual_tokens": n}, 0.03) for n in (4, 16, 32)},
-    **{f"QPA-prefix, {size}": ({"method": "qpa-prefix", "virtual_tokens": 32, "budget": size}, 0.03)
-       for size in BUDGETS},
-    **{f"FFA b={width}": ({"method": "ffa", "bottleneck": width}, 0.03) for width in (4, 16, 32)},
-    **{f"QPA-FFA, {size}": ({"method": "qpa-ffa", "bottleneck": 32, "budget": size}, 0.03) for size in BUDGETS},
-    "additive prefix": ({"method": "additive-prefix", "prefix_length": 256}, 0.03),
-    "QPA-additive prefix, 2400": ({"method": "qpa-additive-prefix", "prefix_length": 256, "budget": 2400}, 0.03),
-}  # fmt: skip
+    **_rows("LoRA r=", "rank", {1: 0.3, 2: 0.3, 4: 0.03}, method="lora"),
+    **_rows("QPA-LoRA, ", "budget", dict.fromkeys(BUDGETS, 0.03), method="qpa"),
+    **_rows("DoRA r=", "rank", {1: 0.3, 2: 0.1, 4: 0.1}, method="dora"),
+    **_rows("QPA-DoRA, ", "budget", dict.fromkeys(BUDGETS, 0.03), method="qpa-dora"),
+    **_rows("prefix T=", "virtual_tokens", dict.fromkeys((4, 16, 32), 0.3), method="prefix"),
+    **_rows("QPA-prefix T=32, ", "budget", dict.fromkeys(BUDGETS, 0.1), method="qpa-prefix", virtual_tokens=32),
+    **_rows("FFA b=", "bottleneck", dict.fromkeys((4, 16, 32), 0.01), method="ffa"),
+    **_rows("QPA-FFA b=32, ", "budget", dict.fromkeys(BUDGETS, 0.03), method="qpa-ffa", bottleneck=32),
+    "additive prefix": ({"method": "additive-prefix", "prefix_length": 256}, 0.01),
+    **_rows("QPA-additive prefix, ", "budget", {2400: 0.01}, method="qpa-additive-prefix", prefix_length=256),
+}
 
 
 def with_adapter(base: TrainConfig, settings: dict[str, Any], learning_rate: float) -> TrainConfig:

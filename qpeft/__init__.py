@@ -6,7 +6,8 @@
 * engines: `get_engine` and `register_engine`; `StatevectorEngine`, `SampledEngine`, `Surrogate`; with their packages
   `AerEngine`, `QiskitSamplerEngine`, `PennyLaneEngine`, `TorchQuantumEngine`
 * generator: `QPAGenerator`, `QPASpec`
-* adapters (these need transformers and peft): `QPAConfig`, `QPAModel`, `export_lora`
+* adapters (these need transformers and peft): `QPAConfig`, `QPAPrefixConfig`, `QPAFeedForwardConfig`, `export_adapter`,
+  `export_lora`, `export_merged`; the others are in `qpeft.adapters`
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import torch  # noqa: F401  (the one heavy import, made here so that later ones are quick)
 
 if TYPE_CHECKING:
-    from qpeft.adapters import QPAConfig, QPAModel, export_lora
+    from qpeft.adapters import (
+        QPAConfig,
+        QPAFeedForwardConfig,
+        QPAModel,
+        QPAPrefixConfig,
+        export_adapter,
+        export_lora,
+        export_merged,
+    )
     from qpeft.engines import get_engine, register_engine
     from qpeft.generators import QPAGenerator, QPASpec
     from qpeft.qcircuits import (
@@ -49,14 +58,18 @@ _HOMES = {
     "qpeft.qcircuits.torchquantum_engine": ("TorchQuantumEngine",),
     "qpeft.engines": ("get_engine", "register_engine"),
     "qpeft.generators": ("QPAGenerator", "QPASpec"),
-    "qpeft.adapters": ("QPAConfig", "QPAModel", "export_lora"),
+    "qpeft.adapters": (
+        "QPAConfig", "QPAFeedForwardConfig", "QPAModel", "QPAPrefixConfig", "export_adapter", "export_lora",
+        "export_merged",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAGenerator", "QPAModel",
-    "QPASpec", "QiskitSamplerEngine", "SampledEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
-    "export_lora", "get_engine", "n_local", "register_ansatz", "register_engine",
+    "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAFeedForwardConfig",
+    "QPAGenerator", "QPAModel", "QPAPrefixConfig", "QPASpec", "QiskitSamplerEngine", "SampledEngine",
+    "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz", "export_adapter", "export_lora", "export_merged",
+    "get_engine", "n_local", "register_ansatz", "register_engine",
 ]  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def export(
     if not base:
         raise ConfigError(f"{adapter / CONFIG_FILE} names no base model; give it as --model")
     from qpeft.adapters.export import FORMS
-    from qpeft.adapters.export import export as run
+    from qpeft.adapters.export import export_adapter as run
 
     if form is not None and form not in FORMS:
         raise ConfigError(unknown_name("--form", form, FORMS))
@@ -176,7 +176,7 @@ def _load_base(config: PeftConfig, shapes: dict[str, list[int]], base: str) -> t
         return found.model, found.fresh
     raise ConfigError(
         f"the command line exports adapters of the tasks CAUSAL_LM and SEQ_CLS; this one is of {config.task_type}. In "
-        "Python, qpeft.adapters.export.export(model, folder) exports any"
+        "Python, qpeft.export_adapter(model, folder) exports any"
     )
 
 

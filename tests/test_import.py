@@ -9,7 +9,8 @@ import qpeft
 PUBLIC = {
     "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAGenerator", "QPAModel",
     "QPASpec", "QiskitSamplerEngine", "SampledEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
-    "export_lora", "get_engine", "n_local", "register_ansatz", "register_engine",
+    "export_adapter", "export_lora", "export_merged", "QPAFeedForwardConfig", "QPAPrefixConfig",
+    "get_engine", "n_local", "register_ansatz", "register_engine",
 }  # fmt: skip
 OPTIONAL = {
     "transformers",

@@ -6,7 +6,7 @@ Importing this registers them with peft.
 from qpeft.adapters.additive_prefix import AdditivePrefixConfig
 from qpeft.adapters.bank import QPABank
 from qpeft.adapters.config import GeneratedConfig, QPAConfig
-from qpeft.adapters.export import Exported, export_lora
+from qpeft.adapters.export import Exported, export_adapter, export_lora, export_merged, export_prefix, export_stored
 from qpeft.adapters.feedforward import FeedForwardConfig, HoulsbyConfig, PfeifferConfig
 from qpeft.adapters.generated_layers import QPAAdditivePrefixConfig, QPAFeedForwardConfig
 from qpeft.adapters.lora import QPAModel
@@ -17,5 +17,6 @@ from qpeft.generator_settings import PRESETS
 __all__ = [
     "PRESETS", "AdditivePrefixConfig", "Exported", "FeedForwardConfig", "GeneratedConfig", "HoulsbyConfig",
     "PfeifferConfig", "QPAAdditivePrefixConfig", "QPABank", "QPAConfig", "QPAFeedForwardConfig", "QPAModel",
-    "QPAPrefixConfig", "SoRAConfig", "export_lora",
+    "QPAPrefixConfig", "SoRAConfig", "export_adapter", "export_lora", "export_merged", "export_prefix",
+    "export_stored",
 ]  # fmt: skip

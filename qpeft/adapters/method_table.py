@@ -51,7 +51,7 @@ METHODS: Registry[Method] = Registry(
         ),
         "qpa-prefix": Method(
             QPAPrefixConfig, PREFIX | GENERATED, "what generates a prefix's keys and values", "angles + network",
-            merges=False, export="prefix", **QPA,
+            merges=False, export="prefix", **QPA | {"learning_rate": 1e-1},
         ),
         "qpa-ffa": Method(
             QPAFeedForwardConfig, BOTTLENECK | GENERATED, "what generates W_down and W_up", "angles + network",
@@ -59,19 +59,19 @@ METHODS: Registry[Method] = Registry(
         ),
         "qpa-additive-prefix": Method(
             QPAAdditivePrefixConfig, TARGETS | {"length": "prefix_length"} | GENERATED,
-            "what generates a vector for each position", "angles + network", **STORED, **QPA,
+            "what generates a vector for each position", "angles + network", **STORED, **QPA | {"learning_rate": 1e-2},
         ),
         "lora": Method(
             peft.LoraConfig, LORA, "A (r x in) and B (out x r)", "r (in + out)", "arXiv 2106.09685", 3e-2,
         ),
         "dora": Method(
             peft.LoraConfig, LORA, "A, B and a magnitude for each output", "r (in + out) + out", "arXiv 2402.09353",
-            3e-2, fixed={"use_dora": True},
+            1e-1, fixed={"use_dora": True},
         ),
         "adalora": Method(
             peft.AdaLoraConfig, TARGETS | {"lora_alpha": "alpha", "lora_dropout": "dropout"},
             "P (out x r'), Q (r' x in), r' values; r' falls from 1.5 r to r on average", "1.5 r (in + out + 1)",
-            "arXiv 2303.10512", 3e-2, derived=_adalora, callbacks=lambda model: [RankAllocation()],
+            "arXiv 2303.10512", 1e-1, derived=_adalora, callbacks=lambda model: [RankAllocation()],
         ),
         "sora": Method(
             SoRAConfig, LORA | {"threshold": "threshold", "gate_l1": "gate_l1"}, "A, B and a gate for each rank",
@@ -105,11 +105,11 @@ METHODS: Registry[Method] = Registry(
         ),
         "prefix": Method(
             peft.PrefixTuningConfig, PREFIX, "keys and values of T virtual tokens in every layer",
-            "2 T layers kv_dim", "arXiv 2101.00190", 3e-2, merges=False, export="prefix",
+            "2 T layers kv_dim", "arXiv 2101.00190", 3e-1, merges=False, export="prefix",
         ),
         "ffa": Method(
             FeedForwardConfig, BOTTLENECK, "W_down (b x H) and W_up (H x b) before each target", "2 b H",
-            "arXiv 2410.09846", 3e-2, **STORED,
+            "arXiv 2410.09846", 1e-2, **STORED,
         ),
         "houlsby": Method(
             HoulsbyConfig, BOTTLENECK, "a bottleneck after each attention and feed-forward block", "2 b H + b + H",
@@ -121,7 +121,7 @@ METHODS: Registry[Method] = Registry(
         ),
         "additive-prefix": Method(
             AdditivePrefixConfig, TARGETS | {"length": "prefix_length"}, "a vector for each position", "T in",
-            "arXiv 2410.09846", 3e-2, **STORED,
+            "arXiv 2410.09846", 1e-2, **STORED,
         ),
     },
 )  # fmt: skip

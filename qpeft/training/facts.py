@@ -10,14 +10,16 @@ from qpeft.adapters import GeneratedConfig, QPABank
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import adapted_layers, bank_of
 from qpeft.training.config import TrainConfig
+from qpeft.training.tasks import task_for
 
 
 def learning_rate(config: TrainConfig) -> float:
-    """What was given, or the method's own."""
+    """What was given, or the method's own, scaled for the task."""
     if config.training.learning_rate is not None:
         return config.training.learning_rate
     method = METHODS[config.adapter.method]
-    return method.preset_learning_rates.get(config.generator.preset, method.learning_rate)
+    own = method.preset_learning_rates.get(config.generator.preset, method.learning_rate)
+    return own * task_for(config).learning_rate_scale
 
 
 def parameter_counts(model: PeftModel, config: TrainConfig) -> dict[str, int]:

@@ -13,16 +13,17 @@ from rich.console import Console
 from transformers import set_seed
 
 from qpeft.adapters.attach import attach
-from qpeft.adapters.export import export, forms
+from qpeft.adapters.export import export_adapter, forms
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import bank_of
 from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE, deviation, with_exact_weights
-from qpeft.errors import RunError
+from qpeft.errors import ConfigError, RunError
 from qpeft.files import staged_folder, write_json, write_text
 from qpeft.training.config import TrainConfig
 from qpeft.training.facts import generator_facts, learning_rate, parameter_counts, resolved_settings
 from qpeft.training.fitting import fit, new_trainer
 from qpeft.training.heads import count_fully_trained, draw_fresh, train_whole
+from qpeft.training.models import num_positions
 from qpeft.training.plots import loss_plot
 from qpeft.training.progress import ProgressBar, StepTimer, new_display
 from qpeft.training.ranks import is_main, wait_for_all
@@ -60,10 +61,22 @@ def prepare(config: TrainConfig) -> Prepared:
 def add_adapter(prepared: Prepared, config: TrainConfig) -> PeftModel:
     """The prepared model with the adapter that `config` asks for."""
     adapter = METHODS[config.adapter.method].peft_config(config.settings, task_for(config).peft_task)
+    if adapter.is_prompt_learning:
+        _check_positions(prepared.model, config.data.context, adapter.num_virtual_tokens)
     set_seed(config.training.seed)
     draw_fresh(prepared.model, prepared.fresh)
     train_whole(adapter, prepared.fresh)
     return attach(prepared.model, adapter)
+
+
+def _check_positions(model: Any, context: int, virtual_tokens: int) -> None:
+    """A prefix takes positions too."""
+    positions = num_positions(model.config)
+    if positions is not None and context + virtual_tokens > positions:
+        raise ConfigError(
+            f"context {context} and {virtual_tokens} virtual tokens are more than the model's {positions} positions; "
+            f"lower --context to {positions - virtual_tokens}"
+        )
 
 
 def _try_engine(model: PeftModel) -> None:
@@ -175,7 +188,7 @@ def _export(model: PeftModel, folder: Path) -> dict[str, Any]:
     if form is None:
         differs = deviation(model)
         return {"form": None, "weights": EXACT if differs is None else differs.weights}
-    exported = export(model, folder / form, form)
+    exported = export_adapter(model, folder / form, form)
     return {
         "form": form, "parameters": exported.num_parameters, "max_difference": exported.max_difference,
         "weights": exported.weights,

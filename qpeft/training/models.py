@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from qpeft.errors import ConfigError
@@ -29,7 +30,7 @@ def _locate(model: str) -> str:
 def _load(auto_class: Any, model: str, kind: str = "a causal language model", **kwargs: Any) -> Any:
     try:
         return auto_class.from_pretrained(_locate(model), trust_remote_code=False, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, ConfigError):
             raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

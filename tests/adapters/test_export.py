@@ -9,7 +9,7 @@ from torch import nn
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model, ViTConfig, ViTModel
 
 from qpeft.adapters import QPAConfig, SoRAConfig, export_lora
-from qpeft.adapters.export import export, forms, lora
+from qpeft.adapters.export import export_adapter, forms, lora
 from qpeft.adapters.method_table import METHODS
 from qpeft.errors import ConfigError
 from qpeft.training.adapter_options import CountConfig
@@ -190,7 +190,7 @@ def test_dora_of_the_inputs_is_merged_instead(tmp_path):
     model = trained(use_dora=True, dora_magnitude_size="in")
     with pytest.raises(ConfigError, match=r"a variant of LoRA that plain peft has not.*; use export_merged"):
         export_lora(model, tmp_path / "out")
-    report = export(model, tmp_path / "out")
+    report = export_adapter(model, tmp_path / "out")
     assert report.form == "merged"
     same(logits(GPT2LMHeadModel.from_pretrained(tmp_path / "out")), logits(model))
 
@@ -198,13 +198,16 @@ def test_dora_of_the_inputs_is_merged_instead(tmp_path):
 def test_the_usual_form_and_a_given_one(tmp_path):
     model = trained()
     assert forms(model) == ("lora", "merged")
-    assert export(model, tmp_path / "lora").form == "lora"
-    assert export(model, tmp_path / "merged", "merged").form == "merged"
-    for call in (lambda: export(model, tmp_path / "out", "loar"), lambda: export(model, tmp_path / "out", "stored")):
+    assert export_adapter(model, tmp_path / "lora").form == "lora"
+    assert export_adapter(model, tmp_path / "merged", "merged").form == "merged"
+    for call in (
+        lambda: export_adapter(model, tmp_path / "out", "loar"),
+        lambda: export_adapter(model, tmp_path / "out", "stored"),
+    ):
         with pytest.raises(ConfigError, match=r"Did you mean 'lora'|cannot be exported as the same adapter"):
             call()
     with pytest.raises(ConfigError, match="no adapter 'other'; the model has default"):
-        export(model, tmp_path / "out", adapter_name="other")
+        export_adapter(model, tmp_path / "out", adapter_name="other")
     assert files(tmp_path) == ["lora", "merged"]
 
 

@@ -10,7 +10,7 @@ from peft import LoHaConfig, LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from qpeft.adapters import QPAConfig, QPAPrefixConfig, SoRAConfig
-from qpeft.adapters.export import export
+from qpeft.adapters.export import export_adapter
 from tests.tiny_models import IDS, llama, logits
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -60,7 +60,7 @@ def test_plain_peft_and_transformers_give_the_same_logits_in_a_process_without_q
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(0.1 * torch.randn(parameter.shape))
-        export(model, tmp_path / name, form)
+        export_adapter(model, tmp_path / name, form)
         expected[name] = logits(model)
         if form == "lora":
             expected[f"{name} by transformers"] = expected[name]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import GPT2ForSequenceClassification
 
 from qpeft.adapters import QPAPrefixConfig
-from qpeft.adapters.export import ExportError, export, export_prefix, prefix
+from qpeft.adapters.export import ExportError, export_adapter, export_prefix, prefix
 from qpeft.errors import ConfigError
 from tests.tiny_models import gpt2, llama, logits
 
@@ -112,10 +112,10 @@ def test_what_is_no_prefix_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="LORA cannot be exported as a plain PEFT prefix"):
         export_prefix(lora, tmp_path / "out")
     with pytest.raises(ConfigError, match="'default' of type PREFIX_TUNING cannot be exported as a plain PEFT LoRA"):
-        export(adapted(gpt2()), tmp_path / "out", "lora")
+        export_adapter(adapted(gpt2()), tmp_path / "out", "lora")
     prompt = get_peft_model(gpt2(), PromptEncoderConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
     with pytest.raises(ConfigError, match="no export of PromptEncoderConfig; save_pretrained writes"):
-        export(prompt, tmp_path / "out")
+        export_adapter(prompt, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"P_TUNING cannot be exported as a plain PEFT prefix.*; use save_pretrained"):
         export_prefix(prompt, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -238,6 +238,7 @@ def test_every_control_trains(make_config, tmp_path):
         ({"adapter": adapter_settings(method="lore")}, "unknown method 'lore'. Did you mean 'lora'"),
         ({"adapter": adapter_settings(ansatz="ry_cnott")}, "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
         ({"adapter": adapter_settings(chunk_size=10**6)}, "chunk size 1000000 is not in 1 to"),
+        ({"adapter": adapter_settings(method="prefix", virtual_tokens=20)}, "16 and 20 virtual tokens are more"),
         ({"adapter": adapter_settings(budget=3)}, "a budget of 3 parameters is too small"),
     ],
 )

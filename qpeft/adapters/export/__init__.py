@@ -15,14 +15,14 @@ from qpeft.adapters.export.stored import export_stored
 from qpeft.errors import ConfigError, unknown_name
 
 __all__ = [
-    "FORMS", "STATEMENT_FILE", "WEIGHTS_FILE", "ExportError", "Exported", "export", "export_lora", "export_merged",
-    "export_prefix", "export_stored", "forms",
+    "FORMS", "STATEMENT_FILE", "WEIGHTS_FILE", "ExportError", "Exported", "export_adapter", "export_lora",
+    "export_merged", "export_prefix", "export_stored", "forms",
 ]  # fmt: skip
 
 _WRITERS = {"lora": export_lora, "merged": export_merged, "prefix": export_prefix, "stored": export_stored}
 
 
-def export(
+def export_adapter(
     model: PeftModel, folder: str | Path, form: str | None = None, adapter_name: str = "default",
     tolerance: float = 1e-4, weights: str | None = None,
 ) -> Exported:  # fmt: skip

@@ -84,9 +84,11 @@ class Task(ABC):
 
     Attributes:
         peft_task: peft's name of the task.
+        learning_rate_scale: What a method's own learning rate, found on output heads, is multiplied by.
     """
 
     peft_task: ClassVar[str]
+    learning_rate_scale: ClassVar[float] = 1.0
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config

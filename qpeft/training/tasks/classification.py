@@ -34,6 +34,7 @@ class Classification(Task):
     """A model with a classification head and labelled texts."""
 
     peft_task = "SEQ_CLS"
+    learning_rate_scale = 1 / 3  # inner layers take less than output heads
 
     def prepare(self) -> Prepared:
         options = self.config.data
