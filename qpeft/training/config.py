@@ -82,7 +82,9 @@ class TrainingOptions:
     steps: int = option(300, "optimiser steps")
     batch_size: int = option(4, "examples a step and device")
     accumulation: int = option(1, "batches a step: gradients are accumulated over them")
-    learning_rate: float | None = option(None, "peak learning rate (the method's own if not given, a third of it to classify)")
+    learning_rate: float | None = option(
+        None, "peak learning rate (the method's own if not given; to classify, a third of it)"
+    )
     warmup_steps: int = option(10, "steps of linear warm-up; the rate then falls linearly to 0")
     weight_decay: float = option(0.0, "AdamW's weight decay")
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
