@@ -21,8 +21,10 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto -m "not slow"
 
+# The slow tests too. Those of several processes start once a file; bitsandbytes is optional, without it they skip.
 test-all: $(VENV)/.dev
-	$(BIN)/pytest -n auto
+	$(PIP) bitsandbytes || true
+	$(BIN)/pytest -n auto --dist loadfile
 
 # The tests' shared settings need packages that this environment lacks, so they stay outside (--confcutdir).
 test-torchquantum: $(TQ)/.done
