@@ -1,0 +1,58 @@
+"""What every frame is: matrices with orthonormal columns, generated together from few trained numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from qpeft.errors import ConfigError
+
+
+class Frame(nn.Module, ABC):
+    """`count` matrices with orthonormal columns, (count, size, columns), generated together.
+
+    A subclass keeps its trained numbers in tensors whose first axis is `count`, so that all layers of equal size
+    come from one batched call. Frames are meant for float32 and float64: half precision, and autocast to it, would
+    lose the orthonormality they exist for.
+
+    Args:
+        size: Rows N of a frame, at least 2.
+        columns: Columns K of a frame, from 1 to N.
+        count: How many frames are generated in one call.
+
+    Raises:
+        ConfigError: If a number is outside what is allowed.
+    """
+
+    def __init__(self, size: int, columns: int, count: int = 1) -> None:
+        super().__init__()
+        if size < 2:
+            raise ConfigError(f"a frame needs size N >= 2, got {size}; a layer this narrow needs no adapter")
+        if not 1 <= columns <= size:
+            raise ConfigError(f"a frame of size N = {size} has K = 1 to {size} columns, got {columns}; choose K in it")
+        if count < 1:
+            raise ConfigError(f"count must be at least 1 frame, got {count}")
+        self.size = size
+        self.columns = columns
+        self.count = count
+
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """Returns the frames, (count, size, columns)."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers of all `count` frames."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @torch.no_grad()
+    def orthogonality_error(self) -> Tensor:
+        """Largest entry of |U^T U - I| of each frame, (count,)."""
+        frames: Tensor = self()
+        identity = torch.eye(self.columns, dtype=frames.dtype, device=frames.device)
+        return (frames.mT @ frames - identity).abs().amax(dim=(-2, -1))
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, columns={self.columns}, count={self.count}"
