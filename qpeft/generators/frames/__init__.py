@@ -1,8 +1,35 @@
 """Frames: matrices with orthonormal columns, each family in its own short file."""
 
 from qpeft.generators.frames.base import Frame
+from qpeft.generators.frames.cayley import CayleyFrame
+from qpeft.generators.frames.exponential import ExponentialFrame
+from qpeft.generators.frames.givens import GivensFrame
+from qpeft.generators.frames.householder import HouseholderFrame
+from qpeft.generators.frames.neumann import NeumannFrame
+from qpeft.generators.frames.taylor import TaylorFrame
+from qpeft.generators.frames.triangle import triangle_parameters
 from qpeft.registry import Registry
 
-__all__ = ["FRAMES", "Frame"]
+__all__ = [
+    "FRAMES",
+    "CayleyFrame",
+    "ExponentialFrame",
+    "Frame",
+    "GivensFrame",
+    "HouseholderFrame",
+    "NeumannFrame",
+    "TaylorFrame",
+    "triangle_parameters",
+]
 
-FRAMES: Registry[type[Frame]] = Registry("frame")
+FRAMES: Registry[type[Frame]] = Registry(
+    "frame",
+    {
+        "exponential": ExponentialFrame,
+        "taylor": TaylorFrame,
+        "cayley": CayleyFrame,
+        "neumann": NeumannFrame,
+        "householder": HouseholderFrame,
+        "givens": GivensFrame,
+    },
+)

@@ -49,8 +49,8 @@ class Frame(nn.Module, ABC):
 
     @torch.no_grad()
     def orthogonality_error(self) -> Tensor:
-        """Largest entry of |U^T U - I| of each frame, (count,)."""
-        frames: Tensor = self()
+        """Largest entry of |U^T U - I| of each frame, (count,), float64: the product's own rounding stays out."""
+        frames: Tensor = self().double()
         identity = torch.eye(self.columns, dtype=frames.dtype, device=frames.device)
         return (frames.mT @ frames - identity).abs().amax(dim=(-2, -1))
 
