@@ -8,7 +8,7 @@ from typing import Any
 
 from qpeft.engines import check_engine
 from qpeft.errors import ConfigError
-from qpeft.options import option
+from qpeft.options import check_whole, is_whole, option
 from qpeft.registry import Registry
 
 STARTS = ("identity", "paper")
@@ -63,11 +63,10 @@ class GeneratorSettings:
         PRESETS[self.preset]  # an unknown name raises
         _require(self.start is None or self.start in STARTS, f"start {self.start!r} is not one of {', '.join(STARTS)}")
         _require(self.scope in SCOPES, f"scope {self.scope!r} is not one of {', '.join(SCOPES)}")
-        _require(is_whole(self.reps) and self.reps >= 0, f"reps is {self.reps!r}; it must be a whole number, 0 or more")
+        check_whole("reps", self.reps, least=0)
         for name in ("chunk_size", "budget"):
-            value = getattr(self, name)
-            fine = value is None or (is_whole(value) and value >= 1)
-            _require(fine, f"{name} is {value!r}; it must be a whole number of at least 1")
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name))
         both = self.chunk_size is not None and self.budget is not None
         _require(not both, "give chunk_size or budget, not both: the budget chooses the chunk size")
         hidden = self.hidden
@@ -82,11 +81,6 @@ class GeneratorSettings:
 
 
 SETTING_NAMES = tuple(field.name for field in fields(GeneratorSettings))
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a value is an int; True is no number here."""
-    return type(value) is int
 
 
 def _require(fine: bool, message: str) -> None:

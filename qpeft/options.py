@@ -44,6 +44,17 @@ def at_least(least: int, section: object, *names: str) -> None:
             raise ConfigError(f"{name} is {value}; it must be at least {least}")
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is an int; True is no number here."""
+    return type(value) is int
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raises `ConfigError` unless the value of a setting is a whole number of at least `least`."""
+    if not is_whole(value) or value < least:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Leaf:
     """One setting: its section, name, type, default and help text."""

@@ -3,7 +3,7 @@ from dataclasses import MISSING, dataclass, field
 import pytest
 
 from qpeft.errors import ConfigError
-from qpeft.options import build, cli_parameters, leaves, option, read_toml, to_sections
+from qpeft.options import build, check_whole, cli_parameters, leaves, option, read_toml, to_sections
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,11 @@ def test_every_leaf_becomes_a_flag():
     assert all(p.default is None for p in parameters.values())
     assert "(required)" in parameters["width"].annotation.__metadata__[0].help
     assert "(default: red)" in parameters["colour"].annotation.__metadata__[0].help
+
+
+def test_whole_numbers_from_the_least_on():
+    check_whole("rank r", 1)
+    check_whole("reps", 0, least=0)
+    for value in (0, -1, True, 1.0, "1", None):
+        with pytest.raises(ConfigError, match=rf"rank r is {value!r}; it must be a whole number of at least 1"):
+            check_whole("rank r", value)

@@ -12,16 +12,17 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qpeft.adapters.peft_internals.layer_tuner import LayerTuner, LayerTunerConfig, TunedLayer, check_at_least_one
+from qpeft.adapters.card import CardConfig
+from qpeft.adapters.peft_internals.layer_tuner import LayerTuner, LayerTunerConfig, TunedLayer
 from qpeft.adapters.peft_internals.registration import QpeftType, register
 from qpeft.adapters.peft_internals.targets import embeddings_of
 from qpeft.adapters.positions import Positions
 from qpeft.errors import ConfigError
-from qpeft.options import option
+from qpeft.options import check_whole, option
 
 
 @dataclass
-class AdditivePrefixConfig(LayerTunerConfig):
+class AdditivePrefixConfig(CardConfig, LayerTunerConfig):
     """Configuration of an additive prefix, x_t + P_t with P of shape (length, in_features).
 
     x_t is the target's input at position t. Positions from `length` on get nothing. The default length is the papers'
@@ -36,7 +37,7 @@ class AdditivePrefixConfig(LayerTunerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = QpeftType.ADDITIVE_PREFIX
-        check_at_least_one("length", self.length)
+        check_whole("length", self.length)
 
 
 class AdditivePrefixLinear(TunedLayer):

@@ -17,10 +17,10 @@ from qpeft.adapters.peft_internals.loading import check_weights_file
 from qpeft.adapters.resolved import another_build, describe, is_resolved
 from qpeft.engines import check_engine, get_engine
 from qpeft.errors import ConfigError
-from qpeft.generator_settings import SETTING_NAMES, GeneratorSettings, is_whole
+from qpeft.generator_settings import SETTING_NAMES, GeneratorSettings
 from qpeft.generators.philox import checksum
 from qpeft.generators.spec import CIRCUIT_SOURCES, AnsatzLike, QPASpec
-from qpeft.options import option
+from qpeft.options import is_whole, option
 from qpeft.qcircuits import Circuit, Engine
 
 FORMAT_VERSION = 1

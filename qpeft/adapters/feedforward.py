@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qpeft.adapters.peft_internals.layer_tuner import LayerTuner, LayerTunerConfig, TunedLayer, check_at_least_one
+from qpeft.adapters.card import CardConfig
+from qpeft.adapters.peft_internals.layer_tuner import LayerTuner, LayerTunerConfig, TunedLayer
 from qpeft.adapters.peft_internals.registration import QpeftType, register
 from qpeft.adapters.peft_internals.targets import linear_layers
 from qpeft.errors import ConfigError
 from qpeft.generators.mapping import ACTIVATIONS
-from qpeft.options import option
+from qpeft.options import check_whole, option
 
 PLACEMENTS = ("before", "after")
 
@@ -39,7 +40,7 @@ OUTPUT_PROJECTIONS: dict[str, tuple[str, str]] = {
 
 
 @dataclass
-class FeedForwardConfig(LayerTunerConfig):
+class FeedForwardConfig(CardConfig, LayerTunerConfig):
     """Configuration of residual bottleneck adapters, h + W_up act(W_down h).
 
     h is the input (`placement="before"`) or the output of each target; W_down is (bottleneck, H), W_up (H, bottleneck)
@@ -61,8 +62,8 @@ class FeedForwardConfig(LayerTunerConfig):
         super().__post_init__()
         self.peft_type = QpeftType.FEED_FORWARD
         if self.bottleneck is not None:
-            check_at_least_one("bottleneck", self.bottleneck)
-        check_at_least_one("reduction_factor", self.reduction_factor)
+            check_whole("bottleneck", self.bottleneck)
+        check_whole("reduction_factor", self.reduction_factor)
         if self.placement not in PLACEMENTS:
             raise ConfigError(f"placement {self.placement!r} is not one of {', '.join(PLACEMENTS)}")
         _ = ACTIVATIONS[self.nonlinearity]

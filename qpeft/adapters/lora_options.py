@@ -10,7 +10,7 @@ from typing import Any
 from peft import LoraConfig
 
 from qpeft.errors import ConfigError
-from qpeft.generator_settings import is_whole
+from qpeft.options import check_whole
 
 _ONLY: dict[str, Any] = {  # the only value allowed
     "init_lora_weights": True, "lora_bias": False, "bias": "none", "layer_replication": None,
@@ -40,7 +40,6 @@ def check_lora_options(config: LoraConfig, method: str, *, covers: Container[str
             )
     # Whatever was given instead of it: with None peft saves the whole embedding matrix beside an adapter of `lm_head`.
     config.trainable_token_indices = {}
-    if not is_whole(config.r) or config.r < 1:
-        raise ConfigError(f"rank r is {config.r!r}; it must be a whole number of at least 1")
+    check_whole("rank r", config.r)
     if type(config.lora_alpha) not in (int, float) or not math.isfinite(config.lora_alpha):
         raise ConfigError(f"lora_alpha is {config.lora_alpha!r}; it must be a finite number")

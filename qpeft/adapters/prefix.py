@@ -20,8 +20,9 @@ from qpeft.adapters.bank import Piece, QPABank
 from qpeft.adapters.config import GeneratedConfig
 from qpeft.adapters.peft_internals.prefix import KEY, VALUE, GeneratedPrefixConfig, register_prefix
 from qpeft.adapters.peft_internals.registration import QpeftType
+from qpeft.adapters.peft_internals.strict import check_adapter
 from qpeft.errors import ConfigError
-from qpeft.generator_settings import is_whole
+from qpeft.options import check_whole
 
 
 @dataclass
@@ -51,10 +52,7 @@ class QPAPrefixConfig(GeneratedConfig, GeneratedPrefixConfig):
                     f"{name}={getattr(self, name)!r} is not available for a generated prefix; leave it out: the "
                     "mapping network and `start` take its place"
                 )
-        if not is_whole(self.num_virtual_tokens) or self.num_virtual_tokens < 1:
-            raise ConfigError(
-                f"num_virtual_tokens is {self.num_virtual_tokens!r}; it must be a whole number of at least 1"
-            )
+        check_whole("num_virtual_tokens", self.num_virtual_tokens)
         if self.task_type is None:
             raise ConfigError("prefix tuning needs a task_type: CAUSAL_LM, SEQ_CLS, TOKEN_CLS, ...")
         GeneratedPrefixConfig.__post_init__(self)
@@ -91,8 +89,7 @@ def prefix_embeddings(model: PeftModel, adapter_name: str = "default") -> Tensor
     Raises:
         ConfigError: There is no such adapter, or it is no prefix.
     """
-    if adapter_name not in model.peft_config:
-        raise ConfigError(f"there is no adapter {adapter_name!r}; the model has {', '.join(model.peft_config)}")
+    check_adapter(model, adapter_name)
     config = model.peft_config[adapter_name]
     if not isinstance(config, PrefixTuningConfig):
         raise ConfigError(f"adapter {adapter_name!r} is no key-value prefix but {type(config).__name__}")

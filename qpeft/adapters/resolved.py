@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from qpeft.errors import ConfigError
-from qpeft.generator_settings import is_whole
 from qpeft.generators.spec import QPASpec
+from qpeft.options import is_whole
 from qpeft.qcircuits import Circuit
 
 _PARTS = {"generators": list, "circuits": list, "frozen_checksum": str, "settings": dict}

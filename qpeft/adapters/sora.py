@@ -15,6 +15,7 @@ from qpeft.adapters.card import CardConfig
 from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.peft_internals import QpeftType, lora_layers, register
 from qpeft.adapters.peft_internals.sora import GatedLoraModel
+from qpeft.adapters.peft_internals.strict import check_adapter
 from qpeft.errors import ConfigError
 from qpeft.options import option
 
@@ -133,8 +134,7 @@ class SoRAModel(GatedLoraModel):
         return sum(A.numel() + B.numel() for A, B in self.pruned_factors(adapter_name).values())
 
     def _layers(self, adapter_name: str) -> dict[str, Any]:
-        if adapter_name not in self.peft_config:
-            raise ConfigError(f"there is no adapter {adapter_name!r}; the model has {', '.join(self.peft_config)}")
+        check_adapter(self, adapter_name)
         return lora_layers(self.model, adapter_name)
 
 

@@ -18,15 +18,14 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from qpeft.adapters.card import CardConfig
 from qpeft.adapters.peft_internals.strict import StrictTuner
-from qpeft.adapters.peft_internals.targets import linear_layers, resolve_targets
+from qpeft.adapters.peft_internals.targets import linear_shape, resolve_targets
 from qpeft.errors import ConfigError
 from qpeft.options import option
 
 
 @dataclass
-class LayerTunerConfig(CardConfig, PeftConfig):  # type: ignore[misc]  # peft is untyped
+class LayerTunerConfig(PeftConfig):  # type: ignore[misc]  # peft is untyped
     """Which layers are adapted, in peft's words."""
 
     target_modules: list[str] | set[str] | str | None = option(
@@ -65,12 +64,6 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple | set) and all(isinstance(name, str) and name for name in value)
 
 
-def check_at_least_one(name: str, value: Any) -> None:
-    """Raises `ConfigError` unless `value` is a whole number of at least 1."""
-    if type(value) is not int or value < 1:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1")
-
-
 class TunedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft is untyped
     """Holds a Linear or Conv1D and the adapters around it; cannot be merged.
 
@@ -90,7 +83,9 @@ class TunedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft is un
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.out_features, self.in_features = linear_layers(base_layer)[""]  # a module's own name within itself
+        shape = linear_shape(base_layer)
+        assert shape is not None  # other layers are refused before they are wrapped
+        self.out_features, self.in_features = shape
         self._disable_adapters = False
         self._active_adapter = adapter_name
         self.merged_adapters: list[str] = []

@@ -41,6 +41,12 @@ class StrictTuner(BaseTuner):  # type: ignore[misc]  # peft is untyped
         )
 
 
+def check_adapter(holder: Any, adapter_name: str) -> None:
+    """Raises `ConfigError` unless a PEFT model or tuner has an adapter of this name."""
+    if adapter_name not in holder.peft_config:
+        raise ConfigError(f"there is no adapter {adapter_name!r}; the model has {', '.join(holder.peft_config)}")
+
+
 def refuse_adapted(model: nn.Module, peft_type: str, *, shared_state: bool) -> None:
     """Refuses a model that another tuner has already changed.
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from qpeft.errors import ConfigError, unknown_name
-from qpeft.generator_settings import is_whole
+from qpeft.options import is_whole
 
 Shape = tuple[int, int]  # (out_features, in_features)
 
@@ -62,14 +62,19 @@ def head_name(model: nn.Module) -> str:
     Raises:
         ConfigError: The model has none, or it is no Linear.
     """
+    name = _head(model)
+    if name is None:
+        raise ConfigError(
+            f"{type(model).__name__} has no output head that is a Linear layer; name the layers to adapt "
+            "(target_modules, or --targets on the command line)"
+        )
+    return name
+
+
+def _head(model: nn.Module) -> str | None:
     head = embeddings_of(model, "get_output_embeddings")
-    for name, module in model.named_modules():
-        if module is head and linear_shape(module) is not None:
-            return str(name)
-    raise ConfigError(
-        f"{type(model).__name__} has no output head that is a Linear layer; name the layers to adapt "
-        "(target_modules, or --targets on the command line)"
-    )
+    named = (name for name, module in model.named_modules() if module is head and linear_shape(module) is not None)
+    return next(named, None)
 
 
 def default_targets(model: nn.Module, config: PeftConfig) -> set[str]:
@@ -165,11 +170,14 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
 
 
 def adapted_layers(model: Any) -> dict[str, Shape]:
-    """The layers of a PEFT model that hold an adapter, by name; its output head if none does (a prefix)."""
+    """The layers of a PEFT model that hold an adapter, by name.
+
+    If none does (a prefix) it is the output head, and nothing where there is no such Linear layer (a classifier).
+    """
     inner = model.get_base_model()
     found = {name: layer for name, layer in _outer_modules(inner).items() if isinstance(layer, BaseTunerLayer)}
     shapes = {name: linear_shape(layer) or _embedding_shape(layer) for name, layer in found.items()}
     if found:
         return {name: shape for name, shape in shapes.items() if shape is not None}
-    head = head_name(inner)
-    return {head: linear_layers(inner)[head]}
+    head = _head(inner)
+    return {} if head is None else {head: linear_layers(inner)[head]}
