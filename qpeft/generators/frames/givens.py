@@ -25,8 +25,9 @@ class GivensFrame(TriangularFrame):
 
         prod_{k=1..K'} prod_{n=N..k+1} G_{n-1}(B_nk)                          truncate="columns"
 
-    Orthonormal for every B, up to rounding. It trains NK' - K'(K'+1)/2 numbers; triangle="diagonal" counts K' more,
-    which no rotation reads. B = 0 gives the first K columns of the identity.
+    Orthonormal for every B, up to rounding, which grows about as sqrt(N): 2e-5 in float32 at N = 16384. It trains
+    NK' - K'(K'+1)/2 numbers; triangle="diagonal" counts K' more, which no rotation reads. B = 0 gives the first K
+    columns of the identity.
 
     That is O(N K') rotations, each waiting for the one before. A chain, however, is one linear recurrence in what it
     carries from axis to axis, so its rotations are done in 2 log2(N) rounds, and the K' chains one after another.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qpeft.generators.frames.gram import gram
 from qpeft.generators.frames.triangle import Triangle, TriangularFrame
 from qpeft.generators.frames.truncation import Truncation, checked_truncation
 
@@ -57,16 +58,17 @@ class HouseholderFrame(TriangularFrame):
 
     def forward(self) -> Tensor:
         """Returns the frames, (count, size, columns)."""
-        block = self.block()
-        V = block + torch.eye(self.size, self.intrinsic_rank, dtype=block.dtype, device=block.device)
-        gram = V.mT @ V
-        inverse_T = gram.triu(1) + torch.diag_embed(gram.diagonal(dim1=1, dim2=2) / 2)
+        B, rank = self.block(), self.intrinsic_rank
+        eye = torch.eye(self.size, self.columns, dtype=B.dtype, device=B.device)
+        V = B + eye[:, :rank]
+        top = B[:, :rank]
+        inner = gram(B) + top + top.mT + eye[:rank, :rank]  # V^T V, without adding small numbers to large sums
+        inverse_T = inner.triu(1) + torch.diag_embed(inner.diagonal(dim1=1, dim2=2) / 2)
         if self.truncate == "rows":  # Q^T = I - V T^T V^T
             inverse_T = inverse_T.mT
-        weights: Tensor = torch.linalg.solve_triangular(
-            inverse_T, V[:, : self.columns].mT, upper=self.truncate == "columns"
-        )
-        return torch.eye(self.size, self.columns, dtype=V.dtype, device=V.device) - V @ weights
+        top_of_V = V[:, : self.columns].mT
+        weights: Tensor = torch.linalg.solve_triangular(inverse_T, top_of_V, upper=self.truncate == "columns")
+        return eye - V @ weights
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, truncate={self.truncate!r}"

@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from qpeft.generators.frames.gram import gram
 from qpeft.generators.frames.triangle import TriangularFrame
 
 
@@ -38,7 +39,7 @@ class LieFrame(TriangularFrame):
         s = torch.linalg.matrix_norm(B.detach(), keepdim=True).clamp_min(1).sqrt()
         eye = torch.eye(self.size, self.columns, dtype=B.dtype, device=B.device)
         X_top = torch.cat([B[:, : self.columns] / s, s * eye[: self.columns, :rank]], dim=2)  # (count, K, 2K')
-        T = self.series(_times_j(_gram(B, s)), _times_j(X_top.mT))
+        T = self.series(_times_j(_gram_of_x(B, s)), _times_j(X_top.mT))
         frame = B @ (T[:, :rank] / s) + eye
         return torch.cat([frame[:, :rank] + s * T[:, rank:], frame[:, rank:]], dim=1)
 
@@ -46,18 +47,18 @@ class LieFrame(TriangularFrame):
     def spectral_norm(self) -> Tensor:
         """||A||_2 of each frame, (count,), from the 2K' x 2K' Gram matrix of X."""
         B = self.block()
-        eigenvalues, vectors = torch.linalg.eigh(_gram(B, torch.ones_like(B[:, :1, :1])))
+        eigenvalues, vectors = torch.linalg.eigh(_gram_of_x(B, torch.ones_like(B[:, :1, :1])))
         root = vectors * eigenvalues.clamp_min(0).sqrt()[:, None] @ vectors.mT  # X = (orthonormal) root
         norms: Tensor = torch.linalg.matrix_norm(root @ _times_j(root), ord=2)
         return norms
 
 
-def _gram(B: Tensor, s: Tensor) -> Tensor:
+def _gram_of_x(B: Tensor, s: Tensor) -> Tensor:
     """X^T X of X = [B / s, E s], (count, 2K', 2K')."""
     rank = B.shape[2]
     top = B[:, :rank]
     eye = torch.eye(rank, dtype=B.dtype, device=B.device)
-    return torch.cat([torch.cat([B.mT @ B / s**2, top.mT], dim=2), torch.cat([top, s**2 * eye], dim=2)], dim=1)
+    return torch.cat([torch.cat([gram(B) / s**2, top.mT], dim=2), torch.cat([top, s**2 * eye], dim=2)], dim=1)
 
 
 def _times_j(matrix: Tensor) -> Tensor:
