@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qpeft.errors import ConfigError
 from qpeft.generators.quantization import QuantizationAware, check_group_fits
@@ -34,7 +34,7 @@ def round_weights_(model: nn.Module, bits: int, group: int = 128) -> list[str]:
     rounding = QuantizationAware(bits, group)
     if hasattr(model, "peft_config"):
         raise ConfigError("the model has adapters, whose matrices would be rounded too: round the base model first")
-    found: dict[int, tuple[str, nn.Parameter]] = {}
+    found: dict[int, tuple[str, Tensor]] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
             found.setdefault(id(module.weight), (name, module.weight))

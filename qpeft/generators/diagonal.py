@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qpeft.errors import ConfigError
+from qpeft.options import check_whole
 from qpeft.registry import Registry
 
 Measurement = Callable[[Tensor, int], Tensor]  # (values, the axis that holds the state) -> as many values
@@ -79,8 +80,8 @@ class DiagonalNode(nn.Module, ABC):
 
     def __init__(self, size: int, count: int = 1, start: float = 0.0) -> None:
         super().__init__()
-        if size < 1 or count < 1:
-            raise ConfigError(f"a diagonal node got size {size} and count {count}; each must be at least 1")
+        check_whole("the size of a diagonal", size)
+        check_whole("count", count)
         self.size, self.count = size, count
         self.weight = nn.Parameter(torch.full((count, size), start))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qpeft.errors import ConfigError
+from qpeft.options import check_whole, is_whole
 
 MOST_BITS = 8
 
@@ -38,12 +39,11 @@ class Groups(NamedTuple):
 
 def check_quantization(bits: int, group: int, kappa: float = 0.0) -> None:
     """Raises `ConfigError` unless bits are 1 ... 8, the group has a number and kappa is finite and not negative."""
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MOST_BITS:
+    if not is_whole(bits) or not 1 <= bits <= MOST_BITS:
         raise ConfigError(
             f"bits is {bits}; allowed are the whole numbers 1 to {MOST_BITS} (0 is left to adaptive loading: kappa > 0)"
         )
-    if isinstance(group, bool) or not isinstance(group, int) or group < 1:
-        raise ConfigError(f"the quantisation group is {group}; it must be a whole number of at least 1")
+    check_whole("the quantisation group", group)
     if not 0 <= kappa < float("inf"):
         raise ConfigError(f"kappa is {kappa}; it must be finite and at least 0, which gives every group the same bits")
 

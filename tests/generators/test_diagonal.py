@@ -125,7 +125,7 @@ def test_temperature_below_one_is_named(tau):
 
 
 def test_bad_sizes_and_names_are_named():
-    with pytest.raises(ConfigError, match="size 0 and count 1"):
+    with pytest.raises(ConfigError, match="size of a diagonal is 0"):
         RealDiagonal(0)
     with pytest.raises(ConfigError, match="always 0"):
         RealDiagonal(1, measurement="log_softmax_square")
