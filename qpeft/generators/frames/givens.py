@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from qpeft.generators.frames.recurrence import linear_recurrence
-from qpeft.generators.frames.triangle import Triangle, TriangularFrame
-from qpeft.generators.frames.truncation import Truncation, checked_truncation
+from qpeft.generators.frames.truncation import TruncatedFrame
 
 
-class GivensFrame(TriangularFrame):
+class GivensFrame(TruncatedFrame):
     """Products of rotations of neighbouring axes, one an entry of B (Quantum-PEFT, arXiv 2503.05431, Q_G).
 
     G_j(t) turns axes j and j + 1 by RY(t), that is by the angle t / 2. The paper's product,
@@ -33,18 +32,8 @@ class GivensFrame(TriangularFrame):
     carries from axis to axis, so its rotations are done in 2 log2(N) rounds, and the K' chains one after another.
     Time is O(N K K'), and memory too when gradients are needed.
 
-    Args:
-        size: Rows N of a frame, at least 2.
-        columns: Columns K of a frame, from 1 to N.
-        count: How many frames are generated in one call.
-        intrinsic_rank: Columns K' of B that train, from 1 to K; K if not given.
-        triangle: "strict" or "diagonal".
-        init_scale: Factor on the angles at the start. At 1 they are those of uniformly random chains, which reach
-            all N axes; small ones would reach only the next few, and leave the other angles without a gradient.
-        truncate: "columns" or "rows", see above.
-
-    Raises:
-        ConfigError: If a number or `truncate` is outside what is allowed.
+    `init_scale` multiplies the angles at the start. At 1 they are those of uniformly random chains, which reach all N
+    axes; small ones reach only the next few, and leave the other angles without a gradient.
 
     Example:
         >>> frame = GivensFrame(size=12, columns=3).double()
@@ -55,20 +44,6 @@ class GivensFrame(TriangularFrame):
     """
 
     default_init_scale: ClassVar[float] = 1.0
-
-    def __init__(
-        self,
-        size: int,
-        columns: int,
-        count: int = 1,
-        intrinsic_rank: int | None = None,
-        *,
-        triangle: Triangle = "strict",
-        init_scale: float | None = None,
-        truncate: Truncation = "columns",
-    ) -> None:
-        self.truncate = checked_truncation(truncate)
-        super().__init__(size, columns, count, intrinsic_rank, triangle=triangle, init_scale=init_scale)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -88,8 +63,8 @@ class GivensFrame(TriangularFrame):
     def _columns(self, angles: Tensor) -> Tensor:
         rank = self.intrinsic_rank
         # Chain k leaves axes 1 to k - 1 alone: what remains of the identity there is added when a chain needs it.
-        frame = angles.new_zeros(self.count, self.size - rank, self.columns - rank)
-        frame = frame + torch.eye(self.size - rank, self.columns - rank, dtype=angles.dtype, device=angles.device)
+        frame = torch.eye(self.size - rank, self.columns - rank, dtype=angles.dtype, device=angles.device)
+        frame = frame.expand(self.count, -1, -1)
         for k in range(rank - 1, -1, -1):
             frame = pad(frame, (1, 0, 1, 0))
             frame[:, 0, 0] = 1
@@ -103,9 +78,6 @@ class GivensFrame(TriangularFrame):
             turned = turn(-angles[:, k + 1 :, k], frame[:, : self.size - k])
             frame = torch.cat([turned, frame[:, self.size - k :]], dim=1)
         return frame
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, truncate={self.truncate!r}"
 
 
 def turn(angles: Tensor, rows: Tensor) -> Tensor:

@@ -8,19 +8,19 @@ from qpeft.generators.frames.triangle import Triangle
 
 
 class PowerSeriesFrame(LieFrame):
-    """A map whose series ends at order P.
+    """A map whose series ends at order P, `order`.
 
     Args:
-        size: As in `TriangularFrame`, as are the others but `order`.
-        columns: Columns K of a frame.
+        size: Rows N of a frame, at least 2.
+        columns: Columns K of a frame, from 1 to N.
         count: How many frames are generated in one call.
-        intrinsic_rank: Columns K' of B that train.
-        triangle: "strict" or "diagonal".
-        init_scale: Length of a column of B at the start.
+        intrinsic_rank: Columns K' of B that train, from 1 to K; K if not given.
+        triangle: "strict" or "diagonal", as in `TriangularFrame`.
+        init_scale: Scale of B at the start, as in `TriangularFrame`.
         order: P, at least 1.
 
     Raises:
-        ConfigError: If a number is outside what is allowed.
+        ConfigError: If a number or `triangle` is outside what is allowed.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class PowerSeriesFrame(LieFrame):
         init_scale: float | None = None,
         order: int = 18,
     ) -> None:
+        super().__init__(size, columns, count, intrinsic_rank, triangle=triangle, init_scale=init_scale)
         if order < 1:
             raise ConfigError(f"order P must be at least 1, got {order}; order 0 is the identity whatever is trained")
-        super().__init__(size, columns, count, intrinsic_rank, triangle=triangle, init_scale=init_scale)
         self.order = order
 
     def extra_repr(self) -> str:

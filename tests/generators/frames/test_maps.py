@@ -176,3 +176,21 @@ def test_bad_order_is_named(map_):
 def test_bad_truncation_is_named(name):
     with pytest.raises(ConfigError, match=r"truncate must be 'columns' or 'rows', got 'both'"):
         FRAMES[name](4, 2, truncate="both")
+
+
+def test_options_are_shown():
+    assert repr(TaylorFrame(6, 3, 2, 1, order=4)) == (
+        "TaylorFrame(size=6, columns=3, count=2, intrinsic_rank=1, triangle='strict', order=4)"
+    )
+    assert repr(GivensFrame(6, 3, truncate="rows")) == (
+        "GivensFrame(size=6, columns=3, count=1, intrinsic_rank=3, triangle='strict', truncate='rows')"
+    )
+
+
+@pytest.mark.parametrize(("map_", "options"), VARIANTS, ids=IDS)
+def test_frames_made_without_memory_are_filled_from_a_saved_state(map_, options):
+    saved = map_(7, 3, 2, **options)
+    with torch.device("meta"):
+        frame = map_(7, 3, 2, **options)
+    frame.load_state_dict(saved.state_dict(), assign=True)
+    assert torch.equal(frame(), saved())
