@@ -40,6 +40,12 @@ class TensorNetwork(nn.Module):
 
     Raises:
         ConfigError: An unknown network, a fold that does not divide, a rank above the size of a mode, count below 1.
+
+    Example:
+        >>> from qpeft.generators.frames import CayleyFrame
+        >>> network = TensorNetwork("tensor_train", rows=16, columns=16, rank=2, frame=CayleyFrame, modes=4)
+        >>> network.num_parameters, network().shape, bool(network().any())
+        (38, torch.Size([1, 16, 16]), False)
     """
 
     def __init__(
@@ -70,7 +76,9 @@ class TensorNetwork(nn.Module):
         self._shapes = [shapes[place] for place in kept]
         self._centre_shape = (rank,) * len(layout.centre)
         terms = [batch + above + out for above, out in (layout.frames[place] for place in kept)]
-        self._equation = f"{','.join([*terms, batch + layout.centre])}->{batch}{''.join(letters)}"
+        equation = f"{','.join([*terms, batch + layout.centre])}->{batch}{''.join(letters)}"
+        node_shapes = [*((*shape, rank) for shape in self._shapes), self._centre_shape]
+        self._order = _order(equation, tuple((count, *shape) for shape in node_shapes))
         heights = [math.prod(shape) for shape in self._shapes]
         self.frames = nn.ModuleDict(
             {str(size): frame(size, rank, count * heights.count(size)) for size in sorted(set(heights))}
@@ -111,11 +119,11 @@ class TensorNetwork(nn.Module):
             own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
             made: Tensor = functional_call(frame, own, ()) if own else frame()
             groups[int(size)] = iter(made.unflatten(0, (-1, self.count)))
-        nodes = [next(groups[math.prod(shape)]).unflatten(1, shape) for shape in self._shapes]
+        nodes: list[Tensor] = [next(groups[math.prod(shape)]).unflatten(1, shape) for shape in self._shapes]
         nodes.append(diagonal.view(self.count, *self._centre_shape))
-        contraction = _contraction(self._equation, tuple(tuple(node.shape) for node in nodes))
-        update: Tensor = contraction(*nodes)
-        return update.reshape(self.count, self.rows, self.columns)
+        for places, equation in self._order:
+            nodes.append(torch.einsum(equation, *(nodes.pop(place) for place in places)))
+        return nodes[0].reshape(self.count, self.rows, self.columns)
 
     def extra_repr(self) -> str:
         return f"kind={self.kind!r}, modes={self.modes}, rank={self.rank}, count={self.count}"
@@ -127,6 +135,10 @@ def _buffer_name(parameter: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _contraction(equation: str, shapes: tuple[tuple[int, ...], ...]) -> opt_einsum.contract.ContractExpression:
-    """The contraction of these shapes in a good order, found once."""
-    return opt_einsum.contract_expression(equation, *shapes)
+def _order(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[tuple[int, ...], str], ...]:
+    """A good order of contraction, found once: of each step the nodes to take out, last first, and its equation.
+
+    The step's result goes to the end of the remaining nodes. Plain steps, unlike a call of opt_einsum, compile.
+    """
+    _, report = opt_einsum.contract_path(equation, *shapes, shapes=True)
+    return tuple((tuple(places), step) for places, _, step, *_ in report.contraction_list)

@@ -1,14 +1,15 @@
-import copy
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from qpeft.errors import ConfigError, UnknownNameError
 from qpeft.generators import tensor_network
 from qpeft.generators.diagonal import RademacherDiagonal, RealDiagonal
 from qpeft.generators.frames import ExponentialFrame
+from qpeft.generators.quantization import QuantizationAware
 from qpeft.generators.tensor_layouts import NETWORKS
 from qpeft.generators.tensor_network import TensorNetwork
 
@@ -209,11 +210,39 @@ def test_rank_one_networks_agree_on_their_norm(kind):
 def test_equal_frames_share_a_module_and_the_order_is_cached():
     made = network("tensor_ring", 4, 2, count=5)
     assert [frame.count for frame in made.frames.values()] == [20]
-    made()
-    before = tensor_network._contraction.cache_info()
-    copy.deepcopy(made)()
-    after = tensor_network._contraction.cache_info()
+    before = tensor_network._order.cache_info()
+    network("tensor_ring", 4, 2, count=5)()
+    after = tensor_network._order.cache_info()
     assert (after.hits - before.hits, after.misses - before.misses) == (1, 0)
+
+
+def test_the_order_avoids_the_large_way():
+    """A train of 8 modes of 4 at rank 2 costs no more than a few products of its halves."""
+    made = network("tensor_train", 8, 2, rows=256, columns=256)
+    assert max(len(places) for places, _ in made._order) == 2
+    widest = max(len(step.split("->")[1]) for _, step in made._order[:-1])
+    assert widest <= 7  # the batch, at most five modes and a bond: never the whole tensor before the last step
+
+
+def test_compiles_into_one_graph():
+    made = network(
+        "hierarchical_tucker", 4, 2, count=2, diagonal=partial(RealDiagonal, measurement="square"), frame=DenseNode
+    )
+    compiled = torch.compile(made, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(), made())
+
+
+def test_quantised_frames_start_at_zero_too():
+    def quantised(size, columns, count):
+        return register_parametrization(DenseNode(size, columns, count), "weight", QuantizationAware(2, group=8))
+
+    made = network("tensor_train", 4, 2, frame=quantised, diagonal=RademacherDiagonal, trained=False).eval()
+    assert not made().any()
+    with torch.no_grad():
+        made.diagonal.weight[0, 0] = -1.0
+    made().sum().backward()
+    assert made().any()
+    assert all(frame.parametrizations.weight.original.grad.any() for frame in made.frames.values())
 
 
 def test_bad_input_is_named():
