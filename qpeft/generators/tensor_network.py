@@ -103,21 +103,23 @@ class TensorNetwork(nn.Module):
 
     def forward(self) -> Tensor:
         """The updates, (count, rows, columns)."""
-        update = self._contract(self.frames, {}, self.diagonal())
+        update = self._contract(self.diagonal(), {})
         if self.diagonal.starts_at_zero:
             return update
         with torch.no_grad():
             initial = {name: self.get_buffer(_buffer_name(name)) for name, _ in self.frames.named_parameters()}
-            start = self._contract(self.frames, initial, self.diagonal.initial())
+            start = self._contract(self.diagonal.initial(), initial)
         return update - start
 
-    def _contract(self, frames: nn.ModuleDict, parameters: dict[str, Tensor], diagonal: Tensor) -> Tensor:
-        """The network with these numbers in place of the frames' own, (count, rows, columns)."""
+    def _contract(self, diagonal: Tensor, frame_parameters: dict[str, Tensor]) -> Tensor:
+        """The network, (count, rows, columns); the parameters given, if any, take the place of the frames' own."""
         groups = {}
-        for size, frame in frames.items():
+        for size, frame in self.frames.items():
             prefix = f"{size}."
-            own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
-            made: Tensor = functional_call(frame, own, ()) if own else frame()
+            given = {
+                name.removeprefix(prefix): value for name, value in frame_parameters.items() if name.startswith(prefix)
+            }
+            made: Tensor = functional_call(frame, given, ())
             groups[int(size)] = iter(made.unflatten(0, (-1, self.count)))
         nodes: list[Tensor] = [next(groups[math.prod(shape)]).unflatten(1, shape) for shape in self._shapes]
         nodes.append(diagonal.view(self.count, *self._centre_shape))
