@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qpeft.generators.saved import state_tensors
+from qpeft.qcircuits.untraced import untraced
 
 Weights = Mapping[str, Tensor]  # one layer's tensors by role, e.g. "lora_A"
 
@@ -54,7 +55,7 @@ class WeightSource:
         return self._weights[layer]
 
     # What a backward pass recomputes may be compiled, but a compiler cannot ask whether it is in one.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def _outside_forward(self, layer: str) -> Weights:
         wants_graph = self._wants_graph()
         if wants_graph and not _in_backward():

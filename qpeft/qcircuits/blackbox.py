@@ -17,6 +17,7 @@ from qpeft.qcircuits.gradients import checked_blocks, parameter_shift_vjp, spsa_
 from qpeft.qcircuits.memory import require_bytes
 from qpeft.qcircuits.seeding import Draws, Purpose, Stream
 from qpeft.qcircuits.shots import Shots
+from qpeft.qcircuits.untraced import untraced
 
 DIFF_METHODS = ("parameter-shift", "spsa")
 SPSA_STEP_EXACT, SPSA_STEP_SAMPLED = 0.01, 0.1  # radians; the larger one lifts the difference above the shot noise
@@ -64,7 +65,7 @@ class BlackBoxEngine(Engine):
             Blocks (b, 2**N), b >= 1, whose rows answer those of `angles` in order; made one at a time if many.
         """
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
         """See `Engine.probabilities`."""
         check_angles(circuit, angles)

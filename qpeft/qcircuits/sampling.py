@@ -17,6 +17,7 @@ from qpeft.qcircuits.gradients import in_blocks
 from qpeft.qcircuits.seeding import Purpose, Stream
 from qpeft.qcircuits.shots import Shots
 from qpeft.qcircuits.surrogate import substitute
+from qpeft.qcircuits.untraced import untraced
 
 
 def frequencies(probabilities: Tensor, shots: int, rng: np.random.Generator) -> Tensor:
@@ -75,7 +76,7 @@ class SampledEngine(BlackBoxEngine):
         exact = self.engine.probabilities(circuit, angles)
         return substitute(self._sample(exact), exact)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def _sample(self, exact: Tensor) -> Tensor:
         assert self.shots is not None
         stream = self.draws.stream(self.draws.next(), Purpose.FORWARD)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import torch
-from accelerate import PartialState
 
 
 def is_main() -> bool:
@@ -15,4 +14,6 @@ def is_main() -> bool:
 
 def wait_for_all() -> None:
     """Returns when every rank has come here; at once in a single process."""
+    from accelerate import PartialState
+
     PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
