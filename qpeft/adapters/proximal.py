@@ -60,9 +60,9 @@ def gate_penalty(model: nn.Module) -> Tensor:
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Groups for a torch optimiser: all parameters that train, with weight decay on all but the gates."""
-    gates = {layer.gate for layer in _training(model)}
-    others = [p for p in model.parameters() if p.requires_grad and p not in gates]
-    return [{"params": others, "weight_decay": weight_decay}, {"params": list(gates), "weight_decay": 0.0}]
+    gates = [layer.gate for layer in _training(model)]  # in the model's order: optimisers save their state by place
+    decayed = [p for p in model.parameters() if p.requires_grad and not any(p is gate for gate in gates)]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": gates, "weight_decay": 0.0}]
 
 
 class ProximalGates(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
@@ -114,8 +114,3 @@ class ProximalGates(TrainerCallback):  # type: ignore[misc]  # transformers is u
         self._split.clear()
         if not getattr(optimizer, "step_was_skipped", False):  # fp16 skips steps whose gradients overflow
             proximal_step(kwargs["model"])
-
-
-def training_callbacks(model: nn.Module) -> list[TrainerCallback]:
-    """What a `transformers.Trainer` of this model needs besides its own: `ProximalGates` for SoRA, else nothing."""
-    return [ProximalGates()] if any(True for _ in _training(model)) else []

@@ -84,7 +84,7 @@ class Task(ABC):
 
     Attributes:
         peft_task: peft's name of the task.
-        learning_rate_scale: What a method's own learning rate, found on output heads, is multiplied by.
+        learning_rate_scale: What a method's own learning rate is multiplied by if none is given.
     """
 
     peft_task: ClassVar[str]
