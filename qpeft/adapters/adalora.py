@@ -2,35 +2,101 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import AdaLoraModel
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from qpeft.errors import RunError
+
+ALLOCATION = "rank_allocation.safetensors"  # in a checkpoint, beside peft's files
+AVERAGES = ("exp_avg_ipt", "exp_avg_unc")  # of the importance scores, in peft's allocator
 
 
 class RankAllocation(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Reallocates the ranks after each optimiser step, and keeps the singular vectors near orthogonal.
 
     peft adds the regulariser to the model's own loss, which a loss function of one's own does not see; here its
-    gradient is set once a step, so it is clipped with the batch's and does not show in the logged loss. A resumed run
-    starts the averages of the importance scores anew, since peft does not save them.
+    gradient is set once a step, so it is clipped with the batch's and does not show in the logged loss.
+
+    While it trains, a checkpoint holds the adapter with all its ranks, since one that was set to zero may come back,
+    and in `ALLOCATION` what peft's allocator knows. A resumed run is then the uninterrupted one. After training peft
+    saves the ranks that are left.
     """
+
+    def __init__(self) -> None:
+        self._ranks: dict[str, list[bool]] | None = None  # which are kept; peft saves these alone if its config says so
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step:
+            self.restore(kwargs["model"], _checkpoint(args, state))
+            self._hide_ranks(_tuner(kwargs["model"]))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         tuner = _tuner(kwargs["model"])
         vectors = _singular_vectors(tuner)
-        penalty = tuner.peft_config[tuner.trainable_adapter_name].orth_reg_weight * orthogonality(vectors)
+        penalty = _config(tuner).orth_reg_weight * orthogonality(vectors)
         for vector, gradient in zip(vectors, torch.autograd.grad(penalty, vectors), strict=True):
             vector.grad = gradient
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        _tuner(kwargs["model"]).update_and_allocate(state.global_step)
+        tuner = _tuner(kwargs["model"])
+        _config(tuner).rank_pattern = self._ranks
+        tuner.update_and_allocate(state.global_step)
+        self._hide_ranks(tuner)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Not on_save: that comes after the Trainer's state, by which a checkpoint is known to be complete.
+        if control.should_save and args.should_save:
+            allocator = _tuner(kwargs["model"]).rankallocator
+            averages = {
+                f"{kind}/{name}": average for kind in AVERAGES for name, average in getattr(allocator, kind).items()
+            }
+            folder = _checkpoint(args, state)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(averages, folder / ALLOCATION, metadata={"ranks": json.dumps(self._ranks)})
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        _config(_tuner(kwargs["model"])).rank_pattern = self._ranks
+
+    def restore(self, model: nn.Module, checkpoint: Path) -> None:
+        """Gives peft's allocator what it knew at a checkpoint; the adapter must have been loaded before.
+
+        Raises:
+            RunError: The checkpoint holds no allocation.
+        """
+        file, tuner = checkpoint / ALLOCATION, _tuner(model)
+        if not file.is_file():
+            raise RunError(f"the checkpoint {checkpoint} has no {ALLOCATION}, so the run cannot be resumed; start anew")
+        parameters = dict(tuner.model.named_parameters())
+        allocator = tuner.rankallocator
+        allocator.reset_ipt()
+        with safe_open(file, framework="pt") as saved:
+            self._ranks = json.loads(saved.metadata()["ranks"])
+            averages = {key: saved.get_tensor(key) for key in saved.keys()}  # noqa: SIM118 (no dict)
+        for key, average in averages.items():
+            kind, name = key.split("/")
+            getattr(allocator, kind)[name] = average.to(parameters[name].device)
+            allocator.ipt[name] = torch.zeros_like(parameters[name])  # peft starts averages without one anew
+        _config(tuner).rank_pattern = self._ranks
+
+    def _hide_ranks(self, tuner: Any) -> None:
+        self._ranks, _config(tuner).rank_pattern = _config(tuner).rank_pattern, None
 
 
 def orthogonality(vectors: list[nn.Parameter]) -> Tensor:
@@ -45,8 +111,17 @@ def orthogonality(vectors: list[nn.Parameter]) -> Tensor:
     return torch.stack(norms).mean()
 
 
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the Trainer keeps its checkpoint of this step."""
+    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
 def _tuner(model: Any) -> Any:
     return next(module for module in model.modules() if isinstance(module, AdaLoraModel))
+
+
+def _config(tuner: Any) -> Any:
+    return tuner.peft_config[tuner.trainable_adapter_name]
 
 
 def _singular_vectors(tuner: Any) -> list[nn.Parameter]:

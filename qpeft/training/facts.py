@@ -22,17 +22,18 @@ def learning_rate(config: TrainConfig) -> float:
     return own * task_for(config).learning_rate_scale
 
 
-def parameter_counts(model: PeftModel, config: TrainConfig) -> dict[str, int]:
+def parameter_counts(model: PeftModel, config: TrainConfig) -> dict[str, int | None]:
     """Trained numbers, frozen numbers the adapter needs, and what LoRA of the same and of rank 1 would train.
 
-    LoRA's counts are of the layers the adapter changes; for a prefix, which changes none, of the output head.
+    LoRA's counts are of the layers the adapter changes; for a prefix, which changes none, of the output head. They are
+    None where there is no such layer.
     """
-    rank_1 = sum(fan_out + fan_in for fan_out, fan_in in adapted_layers(model).values())
+    rank_1 = sum(fan_out + fan_in for fan_out, fan_in in adapted_layers(model).values()) or None
     trained, total = model.get_nb_trainable_parameters()
     bank = bank_of(model)
     return {
         "trained": trained, "frozen": bank.num_frozen if isinstance(bank, QPABank) else 0,
-        "lora_same_rank": config.adapter.rank * rank_1, "lora_rank_1": rank_1, "model": total - trained,
+        "lora_same_rank": rank_1 and config.adapter.rank * rank_1, "lora_rank_1": rank_1, "model": total - trained,
     }  # fmt: skip
 
 

@@ -15,14 +15,14 @@ from transformers import set_seed
 from qpeft.adapters.attach import attach
 from qpeft.adapters.export import export_adapter, forms
 from qpeft.adapters.method_table import METHODS
-from qpeft.adapters.peft_internals import bank_of
+from qpeft.adapters.peft_internals import bank_of, count_fully_trained
 from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE, deviation, with_exact_weights
 from qpeft.errors import ConfigError, RunError
 from qpeft.files import staged_folder, write_json, write_text
 from qpeft.training.config import TrainConfig
 from qpeft.training.facts import generator_facts, learning_rate, parameter_counts, resolved_settings
 from qpeft.training.fitting import fit, new_trainer
-from qpeft.training.heads import count_fully_trained, draw_fresh, train_whole
+from qpeft.training.heads import draw_fresh, train_whole
 from qpeft.training.models import num_positions
 from qpeft.training.plots import loss_plot
 from qpeft.training.progress import ProgressBar, StepTimer, new_display
@@ -87,6 +87,15 @@ def _try_engine(model: PeftModel) -> None:
             bank()
 
 
+def _measure_base(model: PeftModel, prepared: Prepared, config: TrainConfig) -> dict[str, Any]:
+    """The metrics of the model as it was, with a fresh head as it was drawn; the adapter must not have been trained."""
+    task = task_for(config)
+    if model.active_peft_config.is_prompt_learning:  # it leaves the base model as it is; not every one can be disabled
+        return task.measure(model.get_base_model(), prepared)
+    with model.disable_adapter():
+        return task.measure(model, prepared)
+
+
 def train(
     config: TrainConfig, console: Console | None = None, prepared: Prepared | None = None,
     progress: ProgressBar | None = None,
@@ -101,7 +110,7 @@ def train(
 
     Raises:
         QpeftError: Input that cannot be worked with, before any step is taken.
-        RunError: Training diverged; nothing is saved.
+        RunError: Training diverged; nothing is saved. Or, on the other ranks, the first could not write the results.
     """
     console = console or Console(quiet=True)
     folder = RunFolder(output_folder(config), config)
@@ -118,8 +127,7 @@ def train(
     folder.save(resolved=resolved_settings(model, config) | prepared.resolved)
     before = folder.manifest.get("before")
     if before is None or (config.run.paper_metric and "paper_perplexity" not in before):
-        with model.disable_adapter():
-            before = task.measure(model, prepared)
+        before = _measure_base(model, prepared, config)
         folder.save(before=before)
     timer = StepTimer()
     progress = progress or ProgressBar(f"{config.adapter.method} on {config.model.model}", new_display(console))
@@ -142,6 +150,18 @@ def train(
     if not is_main():
         folder.await_results()
         return Result(folder.path, folder.manifest["metrics"], folder.manifest["curve"], model)
+    try:
+        metrics = _finish(folder, config, model, prepared, before, after, curve)
+    finally:
+        wait_for_all()  # also if this failed: the other ranks must not wait for ever
+    return Result(folder.path, metrics, curve, model)
+
+
+def _finish(
+    folder: RunFolder, config: TrainConfig, model: PeftModel, prepared: Prepared, before: dict[str, Any],
+    after: dict[str, Any], curve: list[tuple[int, float]],
+) -> dict[str, Any]:  # fmt: skip
+    """Writes all that a run leaves; gives its metrics."""
     save_adapter(model, folder.path / "adapter")
     metrics = {
         "task": config.data.task, "primary": prepared.primary, "resolved": prepared.resolved,
@@ -153,8 +173,7 @@ def train(
         "against_exact": _against_exact(model, prepared, config, after),
     }  # fmt: skip
     _write_results(folder, config, metrics, curve)
-    wait_for_all()
-    return Result(folder.path, metrics, curve, model)
+    return metrics
 
 
 def output_folder(config: TrainConfig) -> Path:

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
+from qpeft.adapters.adalora import RankAllocation
 from qpeft.training.config import TrainConfig
 from qpeft.training.facts import learning_rate
 from qpeft.training.tasks import Prepared, task_for
@@ -51,9 +52,12 @@ def new_trainer(
 def fit(trainer: Trainer, model: PeftModel, steps: int, checkpoint: Path | None) -> list[tuple[int, float]]:
     """Trains, or goes on from `checkpoint`; gives (step, training loss)."""
     state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    if state is not None and state.global_step >= steps:
+    if checkpoint is not None and state is not None and state.global_step >= steps:
         # The trainer asks whether it is at the end after a step, never before: it would take one too many.
         model.load_adapter(str(checkpoint), "default", is_trainable=True)
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, RankAllocation):
+                callback.restore(model, checkpoint)
     else:
         with warnings.catch_warnings():
             # Checkpoints of a plain LoRA of the head hold the embedding too; the saved adapter does not.

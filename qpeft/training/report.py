@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from qpeft.adapters.export import FORMS
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE
 from qpeft.noise.survey import stale
@@ -21,10 +22,10 @@ def warnings_for(task: Task, metrics: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting or using the numbers."""
     found = []
     counts = metrics["parameters"]
-    adapter = counts["trained"] - counts["head"]
-    if METHODS[metrics["method"]].generates and adapter > counts["lora_rank_1"]:
+    adapter, rank_1 = counts["trained"] - counts["head"], counts["lora_rank_1"]
+    if METHODS[metrics["method"]].generates and rank_1 is not None and adapter > rank_1:
         found.append(
-            f"LoRA of rank 1 would be smaller: it trains {counts['lora_rank_1']:,} numbers, this adapter "
+            f"LoRA of rank 1 would be smaller: it trains {rank_1:,} numbers, this adapter "
             f"{adapter:,}. A circuit saves parameters only in budgets below that; lower --budget, or "
             "raise the target's size"
         )
@@ -69,8 +70,8 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
                 ("trained", f"{counts['trained']:,}"),
                 *head,
                 ("frozen random numbers", f"{counts['frozen']:,}"),
-                ("plain LoRA of the same rank would train", f"{counts['lora_same_rank']:,}"),
-                ("plain LoRA of rank 1 would train", f"{counts['lora_rank_1']:,}"),
+                ("plain LoRA of the same rank would train", _count(counts["lora_same_rank"])),
+                ("plain LoRA of rank 1 would train", _count(counts["lora_rank_1"])),
                 ("the model", f"{counts['model']:,}"),
             ],
         ),
@@ -86,6 +87,10 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
     lines += _circuit_section(metrics["generator"], exact)
     lines += ["", "## Use", "", *_usage(metrics, task.loading(metrics["resolved"]))]
     return "\n".join(lines) + "\n"
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
 
 
 def _circuit_section(generator: dict[str, Any] | None, exact: dict[str, Any] | None) -> list[str]:
@@ -125,11 +130,6 @@ def _export_sentence(export: dict[str, Any]) -> str:
     )
 
 
-_EXPORTED = {
-    "lora": ("The plain LoRA needs peft alone:", []),
-    "prefix": ("The plain prefix needs peft alone:", []),
-    "stored": ("The adapter with stored weights needs no circuit:", ["import qpeft.adapters"]),
-}
 _REGISTERING = "import qpeft.adapters  # registers its methods with peft"
 
 
@@ -140,8 +140,8 @@ def _usage(metrics: dict[str, Any], loading: list[str]) -> list[str]:
     form, config = metrics["export"]["form"], METHODS[metrics["method"]].config
     found = code("The base model:", loading) if loading else []
     if form is not None:
-        title, first = _EXPORTED[form]
-        found += code(title, [*first, f'model = PeftModel.from_pretrained(base_model, "{form}")'])
+        needs = "this package, but no circuit" if FORMS[form].needs_qpeft else "peft alone"
+        found += code(f"The export ({FORMS[form].title}) needs {needs}:", FORMS[form].loading_from(form))
     first = [_REGISTERING] if config.__module__.startswith("qpeft.") else []
     found += code(
         "The adapter as it was trained:", [*first, 'model = PeftModel.from_pretrained(base_model, "adapter")']

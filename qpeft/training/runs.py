@@ -18,8 +18,7 @@ from qpeft.training.config import TrainConfig
 from qpeft.training.ranks import is_main, wait_for_all
 
 MANIFEST = "run.json"
-CONTENTS = (MANIFEST, "config.toml", "metrics.json", "report.md", "loss.png", "adapter", "lora", "prefix",
-            "stored", "checkpoints")  # fmt: skip
+CONTENTS = (MANIFEST, "config.toml", "metrics.json", "report.md", "loss.png", "adapter", "checkpoints")
 PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
 
 
@@ -70,7 +69,10 @@ class RunFolder:
 
     def _remove(self) -> None:
         """Removes what a run writes, and nothing else that may lie beside it."""
-        for name in CONTENTS:
+        from qpeft.adapters.export import FORMS  # here, since the command line reads settings without peft
+
+        exports = (name for name, form in FORMS.items() if not form.whole_model)
+        for name in (*CONTENTS, *exports):
             entry = self.path / name
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -89,9 +91,15 @@ class RunFolder:
         return manifest
 
     def await_results(self) -> None:
-        """Called by the ranks that write nothing: reads the manifest when rank 0 has finished it."""
+        """Called by the ranks that write nothing: reads the manifest when rank 0 has finished it.
+
+        Raises:
+            RunError: Rank 0 failed.
+        """
         wait_for_all()
         self.manifest = self._read() or self.manifest
+        if not self.finished:
+            raise RunError(f"rank 0 failed before {self.path} was finished; its message says why. Go on by --resume")
 
     @property
     def finished(self) -> bool:

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from peft import AdaLoraConfig, LoraConfig, VeraConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PrefixTuningConfig, VeraConfig, get_peft_model
 from torch import nn
-from transformers import GPT2Config, GPT2Model
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2Model
 
 from qpeft.adapters import FeedForwardConfig, QPAConfig, SoRAConfig
 from qpeft.adapters.peft_internals import adapted_layers, head_name, linear_layers, resolve_targets
@@ -185,6 +185,13 @@ def test_plain_lora_may_target_embeddings_as_in_peft():
 def test_an_adapted_embedding_is_one_of_the_adapted_layers():
     model = get_peft_model(gpt2(), LoraConfig(r=2, target_modules=["wte"]))
     assert adapted_layers(model) == {"transformer.wte": (32, 100)}
+
+
+def test_a_prefix_adapts_the_head_of_a_language_model_and_no_layer_of_a_classifier():
+    language = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    assert adapted_layers(get_peft_model(gpt2(), language)) == {"lm_head": (100, 32)}
+    classes = PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
+    assert adapted_layers(get_peft_model(gpt2(model_class=GPT2ForSequenceClassification), classes)) == {}
 
 
 @pytest.mark.parametrize("make", [AdaLoraConfig, SoRAConfig, FeedForwardConfig, QPAConfig])

@@ -29,6 +29,15 @@ def double(tmp_path_factory):
     return folder, printed
 
 
+def test_a_failure_of_rank_0_after_training_ends_the_others(tmp_path):
+    printed = launch(
+        "torch.distributed.run", "--standalone", "--nproc-per-node", 2,
+        "-m", "tests.distributed.failing_worker", tmp_path / "run", seconds=120,
+    )  # fmt: skip
+    assert "rank 0 ends: no space left" in printed
+    assert "rank 1 ends: rank 0 failed before" in printed
+
+
 def test_one_rank_speaks(double):
     assert double[1].count("Adapter, exported LoRA and report:") == 1
 

@@ -11,12 +11,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import qpeft.adapters  # noqa: F401  (registers QPA)
+from qpeft.adapters.method_table import METHODS
 from qpeft.errors import ConfigError, RunError
 from qpeft.options import build, read_toml
+from qpeft.training import finetune
 from qpeft.training.config import TrainConfig, TrainingOptions
 from qpeft.training.finetune import prepare, train
 from qpeft.training.metrics import evaluate
-from qpeft.training.runs import read_settings
+from qpeft.training.runs import RunFolder, read_settings
 from qpeft.training.tasks import language_modelling
 from qpeft.training.tasks.language_modelling import LanguageModelling, mean_token_loss
 from tests.settings import adapter_settings
@@ -28,26 +30,34 @@ def base(folder):
 
 
 EXPORTED = {
-    "qpa": "lora", "lora": "lora", "qpa-dora": "lora", "sora": "lora", "adalora": "lora", "qpa-prefix": "prefix",
-    "qpa-ffa": "stored", "prefix": "prefix", "loha": None,
+    "qpa": "lora", "lora": "lora", "dora": "lora", "qpa-dora": "lora", "sora": "lora", "adalora": "lora",
+    "qpa-prefix": "prefix", "prefix": "prefix",
+    "qpa-ffa": "stored", "ffa": "stored", "houlsby": "stored", "pfeiffer": "stored", "additive-prefix": "stored",
+    "qpa-additive-prefix": "stored",
+    "loha": None, "lokr": None, "oft": None, "boft": None, "vera": None, "fourierft": None,
 }  # fmt: skip
+PEFTS = {"lora", "dora", "adalora", "prefix", "loha", "lokr", "oft", "boft", "vera", "fourierft"}
+# Not the head, by default or at all: bottlenecks after blocks, and prefixes.
+ELSEWHERE = {"houlsby", "pfeiffer", "prefix", "qpa-prefix", "additive-prefix", "qpa-additive-prefix"}
 
 
-@pytest.mark.parametrize("method", EXPORTED)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.filterwarnings("ignore:Note that `r` is not used in AdaLora")
 def test_every_method_is_trained_exported_and_reported(make_config, model_folder, method):
-    settings = {"rank": 2, "virtual_tokens": 2, "targets": None if "prefix" in method else ["lm_head"]}
-    result = train(make_config(adapter_settings(method=method, **settings)))
+    targets = None if method in ELSEWHERE else ["lm_head"]
+    settings = {"rank": 2, "virtual_tokens": 2, "prefix_length": 2, "bottleneck": 2, "frequencies": 20, "block_size": 4}
+    adapter = adapter_settings(method=method, targets=targets, **settings)
+    result = train(make_config(adapter, training=TrainingOptions(steps=3, batch_size=2, warmup_steps=0)))
     folder, form = result.folder, result.metrics["export"]["form"]
     assert form == EXPORTED[method]
-    assert len({loss for _, loss in result.curve}) == 6
+    assert len({loss for _, loss in result.curve}) == 3
     trained = logits(result.model.eval())
     for part in ("adapter", *([form] if form else [])):
         loaded = PeftModel.from_pretrained(base(model_folder), folder / part).eval()
         assert torch.allclose(logits(loaded), trained, atol=1e-5), part
     report = (folder / "report.md").read_text(encoding="utf8")
     assert f'from_pretrained(base_model, "{form}")' in report if form else "`qpeft export adapter OUTPUT`" in report
-    assert ("import qpeft.adapters" in report) == (method not in ("lora", "adalora", "prefix", "loha"))
+    assert ("import qpeft.adapters" in report) == (method not in PEFTS)
 
 
 @pytest.mark.parametrize("method", ["qpa", "lora"])
@@ -95,23 +105,47 @@ class Interrupted(Exception):
     pass
 
 
+def interrupt(config, monkeypatch, batch):
+    """Trains until the loss of this batch is asked for."""
+    batches = []
+
+    def failing(outputs, targets, num_items_in_batch=None):
+        batches.append(1)
+        if len(batches) == batch:
+            raise Interrupted
+        return mean_token_loss(outputs, targets, num_items_in_batch)
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(language_modelling, "mean_token_loss", failing)
+        train(config)
+
+
+def saved(run):
+    """Bytes of what the run's adapter and export consist of."""
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    return {f"{part}/{name}": (run.folder / part / name).read_bytes() for part in ("adapter", "lora") for name in names}
+
+
+@pytest.mark.parametrize("batch", [2, 5, 10])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.callbacks(None)])
+def test_methods_with_callbacks_resume_bit_for_bit(make_config, tmp_path, monkeypatch, method, batch):
+    """Before AdaLoRA takes any rank away, while it does, and when it has done so."""
+    adapter = adapter_settings(method=method, rank=4, gate_l1=0.1, targets=["c_attn", "lm_head"])
+    training = TrainingOptions(steps=10, batch_size=2, warmup_steps=1, weight_decay=0.1)
+    whole = train(make_config(adapter, training=training, output=str(tmp_path / "whole")))
+    config = make_config(adapter, training=training, output=str(tmp_path / "halves"), save_every=1)
+    interrupt(config, monkeypatch, batch)
+    resumed = train(replace(config, run=replace(config.run, resume=True)))
+    assert saved(resumed) == saved(whole)
+    assert resumed.metrics["after"] == whole.metrics["after"]
+
+
 @pytest.mark.parametrize("engine", ["exact", "exact:10x"])
 def test_an_interrupted_run_resumes_to_the_same_result(make_config, tmp_path, monkeypatch, engine):
     adapter = adapter_settings(engine=engine, rank=2)
     whole = train(make_config(adapter, output=str(tmp_path / "whole")))
     config = make_config(adapter, output=str(tmp_path / "halves"))
-    steps = []
-
-    def failing(outputs, targets, num_items_in_batch=None):
-        steps.append(1)
-        if len(steps) == 5:
-            raise Interrupted
-        return mean_token_loss(outputs, targets, num_items_in_batch)
-
-    monkeypatch.setattr(language_modelling, "mean_token_loss", failing)
-    with pytest.raises(Interrupted):
-        train(config)
-    monkeypatch.undo()
+    interrupt(config, monkeypatch, batch=5)
     with pytest.raises(RunError, match="--resume"):
         train(config)
     resumed = train(replace(config, run=replace(config.run, resume=True)))
@@ -126,7 +160,10 @@ def test_an_interrupted_run_resumes_to_the_same_result(make_config, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "adapter", [adapter_settings(engine="exact:10x", rank=2), adapter_settings(method="lora", rank=2)]
+    "adapter",
+    [adapter_settings(engine="exact:10x", rank=2)]
+    + [adapter_settings(method=method, rank=2) for method in ("lora", "adalora", "sora")],
+    ids=["qpa", "lora", "adalora", "sora"],
 )
 def test_a_run_interrupted_behind_its_last_step_takes_no_other(make_config, tmp_path, monkeypatch, adapter):
     training = TrainingOptions(steps=4, batch_size=2, warmup_steps=1)
@@ -154,6 +191,27 @@ def test_a_run_interrupted_behind_its_last_step_takes_no_other(make_config, tmp_
         ours, theirs = (load_file(run.folder / part / "adapter_model.safetensors") for run in (resumed, whole))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_rank_that_fails_after_training_keeps_no_other_waiting(make_config, monkeypatch):
+    waited = []
+
+    def failing(model, folder):
+        waited.clear()  # what came before training
+        raise OSError("no space left")
+
+    monkeypatch.setattr(finetune, "save_adapter", failing)
+    monkeypatch.setattr(finetune, "wait_for_all", lambda: waited.append(1))
+    config = make_config(training=TrainingOptions(steps=1, batch_size=2, warmup_steps=0))
+    with pytest.raises(OSError, match="no space left"):
+        train(config)
+    assert waited == [1]
+    resuming = replace(config, run=replace(config.run, resume=True))
+    with pytest.raises(RunError, match=r"rank 0 failed before .* was finished; .*Go on by --resume"):
+        RunFolder(Path(config.run.output), resuming).await_results()
+    monkeypatch.undo()
+    train(resuming)
+    RunFolder(Path(config.run.output), resuming).await_results()
 
 
 def test_accumulation_and_checkpointing_change_nothing_but_memory(make_config, tmp_path):

@@ -33,7 +33,9 @@ def make(make_config, folders, tmp_path):
     def build(model="llama", method="lora", data=None, steps=3, training=None, **run):
         folder = data.pop("data", None) if data else None
         config = make_config(
-            adapter_settings(method=method, rank=2, targets=TARGETS[model]), model=folders[model],
+            adapter_settings(
+                method=method, rank=2, targets=TARGETS[model], virtual_tokens=2, bottleneck=2
+            ), model=folders[model],
             training=training or TrainingOptions(steps=steps, batch_size=4, warmup_steps=1), **run,
         )  # fmt: skip
         options = DataOptions(
@@ -74,6 +76,34 @@ def test_the_files_hold_adapter_and_head_and_give_the_reported_metrics(make, fol
         loaded = PeftModel.from_pretrained(fresh, result.folder / part)
         found = task_for(config).measure(loaded, prepared)
         assert found == pytest.approx(metrics["after"], abs=1e-5)
+
+
+CARRIERS = {
+    "qpa": "lora", "qpa-dora": "lora", "qpa-ffa": "stored", "qpa-prefix": "prefix", "prefix": "prefix", "ffa": "stored",
+    "sora": "lora",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", CARRIERS)
+def test_every_carrier_classifies(make, folders, method):
+    config = make("llama", method, steps=2)
+    result = train(config)
+    metrics, prepared = result.metrics, prepare(config)
+    assert metrics["after"]["nats_per_example"] != metrics["before"]["nats_per_example"]
+    torch.manual_seed(config.training.seed)
+    drawn = torch.empty(2, 32).normal_(std=0.02)
+    prepared.model.score.weight = torch.nn.Parameter(drawn)
+    assert task_for(config).measure(prepared.model, prepared) == metrics["before"]  # the base model and the fresh head
+    assert metrics["parameters"]["head"] == 2 * 32
+    prefix = method.endswith("prefix")
+    assert metrics["parameters"]["lora_rank_1"] == (None if prefix else 2 * (32 + 32 + 32 + 16))
+    page = (result.folder / "report.md").read_text(encoding="utf8")
+    assert ("| plain LoRA of rank 1 would train | – |" in page) == prefix
+    assert metrics["export"]["form"] == CARRIERS[method]
+    for part in ("adapter", CARRIERS[method]):
+        fresh = base(folders["llama"], seed=5, num_labels=2, pad_token_id=prepared.tokenizer.pad_token_id)
+        loaded = PeftModel.from_pretrained(fresh, result.folder / part)
+        assert task_for(config).measure(loaded, prepared) == pytest.approx(metrics["after"], abs=1e-5), part
 
 
 def test_the_embedding_of_a_tied_checkpoint_is_the_language_models(make, folders):
