@@ -31,8 +31,9 @@ PRESETS: Registry[dict[str, Any]] = Registry(
 class GeneratorSettings:
     """How a circuit and a mapping network generate an adapter's weights (arXiv 2410.09846).
 
-    Fields left None are taken from the preset. Without `chunk_size` or `budget` a generator trains at most half as many
-    numbers as LoRA of rank 1 would on the same layers.
+    Fields left None are taken from the preset. Without `chunk_size` or `budget` a generator keeps to its carrier's usual
+    budget, half of what LoRA of rank 1 trains on the same layers where a LoRA is generated; it trains more if the
+    smallest generator is larger.
 
     Raises:
         ConfigError: A value that is not allowed.
@@ -40,7 +41,7 @@ class GeneratorSettings:
 
     preset: str = option("default", "'default' or 'paper': sets hidden, activation, transform and start")
     chunk_size: int | None = option(None, "n_mlp, weights generated for each basis state")
-    budget: int | None = option(None, "most numbers to train; chooses the chunk size (half of LoRA r=1)")
+    budget: int | None = option(None, "most numbers to train; chooses the chunk size (for a LoRA, half of LoRA r=1)")
     ansatz: Any = option("ry_cnot", "registered ansatz, Circuit, or function (num_qubits, reps) -> Circuit")
     reps: int = option(8, "layers of the ansatz")
     hidden: list[int] | None = option(None, "widths of the mapping network's hidden layers")

@@ -24,6 +24,7 @@ from qpeft.options import is_whole, option
 from qpeft.qcircuits import Circuit, Engine
 
 FORMAT_VERSION = 1
+SAVED = "saved"  # the mark of a `resolved` that was read from a file
 CUSTOM = "custom"  # how a circuit or function of the user's own is named in a file
 _DECIDING = tuple(  # the settings that decide the generators' sizes and the frozen numbers
     name for name in SETTING_NAMES if name not in ("preset", "engine", "diff_method", "gradient_shots")
@@ -50,18 +51,16 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
     format_version: int = option(FORMAT_VERSION, "version of this file's format")
 
     exported: ClassVar[str] = "with stored weights, which need no circuit"
-    _from_file = False  # no field: a copy made by `dataclasses.replace` is a new adapter's
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, subfolder: str | None = None, **kwargs: Any) -> Any:
-        """PEFT's; an adapter built from it is the saved one or none.
+        """PEFT's, after a look at the weights file.
 
         Raises:
             ConfigError: A damaged config, or a damaged weights file beside it.
         """
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)  # type: ignore[misc]
         check_weights_file(Path(pretrained_model_name_or_path, subfolder or ""))
-        config._from_file = True
         return config
 
     def card_facts(self) -> list[str]:
@@ -124,7 +123,7 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
                 QPASpec(size, built["chunk_size"], **self._options(circuits[built["circuit"]]))
                 for size, built in zip(sizes, saved["generators"], strict=True)
             ]
-        if self.ansatz == CUSTOM or (self._from_file and self.resolved is not None):
+        if self.ansatz == CUSTOM or (self.resolved or {}).get(SAVED):
             raise another_build(self.resolved, self.settings(), sizes)
         budgets = self._budgets(groups, sizes)
         return [self._spec(size, budget) for size, budget in zip(sizes, budgets, strict=True)]
@@ -196,13 +195,18 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
         return get_engine(self.engine, self.diff_method, self.gradient_shots, self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; a circuit or function of the user's own is the circuit in `resolved`."""
+        """Plain data; a circuit or function of the user's own is the circuit in `resolved`, which is marked as saved.
+
+        What is read back with the mark builds that adapter or none; `dataclasses.replace` of a config in use has none.
+        """
         ansatz = self.ansatz
         try:
             self.ansatz = _ansatz_name(ansatz)
             data: dict[str, Any] = super().to_dict()  # type: ignore[misc]  # of the peft config this is mixed into
         finally:
             self.ansatz = ansatz
+        if self.resolved is not None:
+            data["resolved"] = {**self.resolved, SAVED: True}
         return data
 
 
@@ -210,9 +214,9 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
 class QPAConfig(GeneratedConfig, LoraConfig):  # type: ignore[misc]  # peft is untyped
     """Configuration of Quantum Parameter Adaptation of LoRA or DoRA weights (arXiv 2410.09846).
 
-    With `use_dora` the magnitudes are generated too: as a relative change of the weight's norm, so that step 0 is the
-    identity, or as they are (`dora_magnitude="absolute"`, the paper's; the preset "paper" means it). They are as many
-    as the layer has outputs, as in PEFT's DoRA, or inputs (the paper's eq. 10).
+    With `use_dora` the magnitudes are generated too: as a change of the weight's norm n, relative (n (1 + g)) or
+    absolute (n + g), so that step 0 is the identity; absolute under the start "paper", they are what is generated (g),
+    as in the paper. They are as many as the layer has outputs, as in PEFT's DoRA, or inputs (the paper's eq. 10).
 
     Example:
         >>> QPAConfig(r=4, target_modules=["lm_head"], chunk_size=128).hidden

@@ -22,7 +22,8 @@ from qpeft.registry import Registry
 TARGETS = {"target_modules": "targets"}
 LORA = TARGETS | {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"}
 LYCORIS = TARGETS | {"r": "rank", "alpha": "alpha", "module_dropout": "dropout"}
-BOTTLENECK = TARGETS | {name: name for name in ("bottleneck", "placement", "nonlinearity")}
+BOTTLENECK = TARGETS | {name: name for name in ("bottleneck", "nonlinearity")}
+PLACED = BOTTLENECK | {"placement": "placement"}
 DORA = {"dora_magnitude": "dora_magnitude", "dora_magnitude_size": "dora_magnitude_size"}
 PREFIX = {"num_virtual_tokens": "virtual_tokens"}
 GENERATED = {name: name for name in (*SETTING_NAMES, "seed")}
@@ -54,7 +55,7 @@ METHODS: Registry[Method] = Registry(
             merges=False, export="prefix", **QPA | {"learning_rate": 1e-1},
         ),
         "qpa-ffa": Method(
-            QPAFeedForwardConfig, BOTTLENECK | GENERATED, "what generates W_down and W_up", "angles + network",
+            QPAFeedForwardConfig, PLACED | GENERATED, "what generates W_down and W_up", "angles + network",
             **STORED, **QPA,
         ),
         "qpa-additive-prefix": Method(
@@ -70,7 +71,8 @@ METHODS: Registry[Method] = Registry(
         ),
         "adalora": Method(
             peft.AdaLoraConfig, TARGETS | {"lora_alpha": "alpha", "lora_dropout": "dropout"},
-            "P (out x r'), Q (r' x in), r' values; r' falls from 1.5 r to r on average", "1.5 r (in + out + 1)",
+            "P (out x r'), Q (r' x in), r' values; r' falls from 1.5 r to r on average",
+            "R (in + out + 1), R = 1.5 r rounded up",
             "arXiv 2303.10512", 1e-1, derived=_adalora, callbacks=lambda model: [RankAllocation()],
         ),
         "sora": Method(
@@ -82,8 +84,9 @@ METHODS: Registry[Method] = Registry(
             "arXiv 2108.06098", 3e-2, **MERGED,
         ),
         "lokr": Method(
-            peft.LoKrConfig, LYCORIS, "factors of a Kronecker product", "a c + r (b + d), or a c + b d if that is less;"
-            " out = a b, in = c d", "arXiv 2309.14859", 3e-2, **MERGED,
+            peft.LoKrConfig, LYCORIS, "factors of a Kronecker product",
+            "a c + r (b + d), or a c + b d if r >= max(b, d) / 2; out = a b, in = c d",
+            "arXiv 2309.14859", 3e-2, **MERGED,
         ),
         "oft": Method(
             peft.OFTConfig, TARGETS | {"oft_block_size": "block_size", "module_dropout": "dropout"},
@@ -108,7 +111,7 @@ METHODS: Registry[Method] = Registry(
             "2 T layers kv_dim", "arXiv 2101.00190", 3e-1, merges=False, export="prefix",
         ),
         "ffa": Method(
-            FeedForwardConfig, BOTTLENECK, "W_down (b x H) and W_up (H x b) before each target", "2 b H",
+            FeedForwardConfig, PLACED, "W_down (b x H) and W_up (H x b) before each target", "2 b H",
             "arXiv 2410.09846", 1e-2, **STORED,
         ),
         "houlsby": Method(

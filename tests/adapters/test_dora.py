@@ -12,14 +12,15 @@ TARGETS = {gpt2: ["c_attn", "lm_head"], llama: ["q_proj", "down_proj", "lm_head"
 MODELS = pytest.mark.parametrize("make", [gpt2, llama])
 KINDS = pytest.mark.parametrize("kind", [
     {}, {"dora_magnitude_size": "in"}, {"dora_magnitude": "absolute"},
-    {"dora_magnitude": "absolute", "dora_magnitude_size": "in"},
-], ids=["relative-out", "relative-in", "absolute-out", "absolute-in"])  # fmt: skip
+    {"dora_magnitude": "absolute", "dora_magnitude_size": "in"}, {"preset": "paper"},
+    {"preset": "paper", "dora_magnitude": "relative", "dora_magnitude_size": "in"},
+], ids=["relative-out", "relative-in", "absolute-out", "absolute-in", "paper-out", "paper-relative-in"])  # fmt: skip
 
 
-def adapted(make, **options):
+def adapted(make, targets=None, **options):
     config = QPAConfig(
-        r=2, lora_alpha=6, target_modules=TARGETS[make], use_dora=True, chunk_size=32, reps=1, task_type="CAUSAL_LM",
-        **options,
+        r=2, lora_alpha=6, target_modules=targets or TARGETS[make], use_dora=True, chunk_size=32, reps=1,
+        task_type="CAUSAL_LM", **options,
     )  # fmt: skip
     torch.manual_seed(0)
     return get_peft_model(make(), config).eval()
@@ -33,8 +34,8 @@ def updated_weights(model, base):
         weight = weight.T if "c_attn" in name else weight
         A, B, m = (tensors[role].detach().double() for role in ("lora_A", "lora_B", "lora_magnitude_vector"))
         axis = 1 if config.dora_magnitude_size == "out" else 0
-        if config.dora_magnitude == "relative":
-            m = weight.norm(dim=axis) * (1 + m)
+        norm = weight.norm(dim=axis)
+        m = norm * (1 + m) if config.dora_magnitude == "relative" else norm + m if config.start == "identity" else m
         changed = weight + 3 * B @ A
         factor = (m / changed.norm(dim=axis)).unsqueeze(axis)
         found[name] = factor * changed
@@ -43,8 +44,21 @@ def updated_weights(model, base):
 
 @MODELS
 @pytest.mark.parametrize("size", ["out", "in"])
-def test_relative_magnitudes_start_as_the_identity(make, size):
-    torch.testing.assert_close(logits(adapted(make, dora_magnitude_size=size)), logits(make()), rtol=0, atol=1e-6)
+@pytest.mark.parametrize("magnitude", ["relative", "absolute"])
+def test_it_starts_as_the_identity(make, size, magnitude):
+    model = adapted(make, dora_magnitude_size=size, dora_magnitude=magnitude)
+    torch.testing.assert_close(logits(model), logits(make()), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", ["out", "in"])
+def test_weights_that_are_zero_stay_zero(size):
+    base = gpt2(tied=False)
+    with torch.no_grad():
+        base.lm_head.weight[3], base.lm_head.weight[:, 5] = 0, 0
+    expected = logits(base)
+    model = adapted(lambda: base, dora_magnitude_size=size, targets=["lm_head"])
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-6)
+    assert torch.isfinite(logits(shake(model, by=0.3))).all()
 
 
 @MODELS

@@ -1,6 +1,7 @@
 """Counts of every method against arithmetic on the layers' shapes, and against the published ones."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -51,6 +52,30 @@ COUNTS = {
 @pytest.mark.parametrize("method", COUNTS)
 def test_counts_are_the_formulas(method):
     assert trained(method) == COUNTS[method]
+
+
+NAMES = {"in": "IN", "out": "OUT", "layers": "LAYERS"}
+LETTERS = {  # what the formulas' letters stand for here; b is a block's or a bottleneck's width
+    "r": RANK, "R": 6, "n": 1000, "T": {"prefix": 20, "additive-prefix": 512}, "kv_dim": 16, "H": IN,
+    "b": {"oft": 32, "boft": 4, "ffa": 8, "houlsby": 2, "pfeiffer": 2},
+}  # fmt: skip
+ADAPTERS = {"houlsby": 4, "pfeiffer": 2}  # layers that get one; the others adapt the head alone
+
+
+@pytest.mark.parametrize("method", sorted(set(COUNTS) - {"lokr"}))
+def test_the_printed_formula_gives_the_count(method):
+    text = METHODS[method].count.split(",")[0]
+    for word, name in NAMES.items():
+        text = re.sub(rf"\b{word}\b", name, text)
+    text = re.sub(r"(?<=[\w)]) (?=[\w(])", " * ", text)  # juxtaposed factors
+    values = {name: value.get(method) if isinstance(value, dict) else value for name, value in LETTERS.items()}
+    found = eval(text, {}, {**values, "IN": IN, "OUT": OUT, "LAYERS": LAYERS})
+    assert ADAPTERS.get(method, 1) * found == COUNTS[method]
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(4, 10 * 4 + 4 * (10 + 8)), (5, 10 * 4 + 10 * 8)])
+def test_lokr_stores_a_small_factor_whole(rank, expected):
+    assert trained("lokr", rank=rank) == expected
 
 
 def test_every_method_that_stores_its_numbers_is_counted():

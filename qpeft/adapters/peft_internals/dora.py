@@ -20,31 +20,35 @@ class GeneratedMagnitude(DoraLinearLayer):  # type: ignore[misc]  # peft is unty
     Args:
         source: Where the generated numbers come from.
         layer: Name of the target layer.
-        start: ||W0|| of each output or input, to which the generated numbers are relative: m = ||W0|| (1 + g); None if
-            they are the magnitudes themselves: m = g.
+        start: ||W0|| of each output or input, from which the generated numbers g start; None if they are the magnitudes
+            themselves: m = g.
+        relative: Whether m = ||W0|| (1 + g); else m = ||W0|| + g.
         fan_in_fan_out: Whether the base weight is stored (in, out), as Conv1D's is.
         axis: The axis of a weight (out, in) that the norm is taken over: 1 for a norm of each output, 0 of each input.
     """
 
     start: Tensor | None
 
-    def __init__(self, source: WeightSource, layer: str, start: Tensor | None, fan_in_fan_out: bool, axis: int) -> None:
+    def __init__(
+        self, source: WeightSource, layer: str, start: Tensor | None, relative: bool, fan_in_fan_out: bool, axis: int
+    ) -> None:
         super().__init__(fan_in_fan_out)
-        self.source, self.layer, self.axis = source, layer, axis
+        self.source, self.layer, self.relative, self.axis = source, layer, relative, axis
         self.register_buffer("start", start, persistent=False)
 
     @property
     def weight(self) -> Tensor:
         generated: Tensor = self.source[self.layer]["lora_magnitude_vector"]
-        return generated if self.start is None else self.start * (1 + generated)
+        if self.start is None:
+            return generated
+        return self.start * (1 + generated) if self.relative else self.start + generated
 
     def get_weight_norm(
         self, weight: Tensor, lora_weight: Tensor, scaling: float, adapter_name: str | None = None
     ) -> Tensor:
         """||W0 + s B A||, (out,) or (in,)."""
         updated = _transposed(weight, self.fan_in_fan_out) + scaling * lora_weight
-        norm: Tensor = torch.linalg.norm(updated, dim=self.axis).to(weight.dtype)
-        return norm
+        return _nonzero(torch.linalg.norm(updated, dim=self.axis).to(weight.dtype))
 
     def forward(
         self, x: Tensor, *, lora_A: Any, lora_B: Any, scaling: float, base_layer: Any,
@@ -66,7 +70,8 @@ class GeneratedMagnitude(DoraLinearLayer):  # type: ignore[misc]  # peft is unty
 class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is untyped
     """DoRA whose norms and magnitudes are one for each input (arXiv 2410.09846, eq. 10): W' x = (W0 + s B A)(m/n * x).
 
-    peft's own has one for each output; its `init` serves both, as the magnitudes are put in place afterwards.
+    peft's own has one for each output; its `init` serves both, as the magnitudes are put in place afterwards. Dropout
+    acts on the update alone; peft's lets the change of the base term see it too.
     """
 
     @staticmethod
@@ -111,6 +116,11 @@ class InputDoraVariant(DoraLinearVariant):  # type: ignore[misc]  # peft is unty
         return result + base.to(result.dtype) + update.to(result.dtype)
 
 
+def _nonzero(norm: Tensor) -> Tensor:
+    """Norms of weights that are zero (rows of padding tokens, say) as the smallest number: m / n is then finite."""
+    return norm.clamp_min(torch.finfo(norm.dtype).tiny)
+
+
 def _stored(module: Any) -> bool:
     return bool(module.fan_in_fan_out)
 
@@ -130,16 +140,17 @@ def _base_weight(layer: nn.Module) -> Tensor:
 
 
 def generate_magnitude(
-    layer: LoraLayer, adapter_name: str, source: WeightSource, name: str, *, relative: bool, of_inputs: bool
-) -> None:
-    """Puts generated magnitudes into a layer that peft has prepared for DoRA."""
-    prepared = layer.lora_magnitude_vector[adapter_name]
+    layer: LoraLayer, adapter_name: str, source: WeightSource, name: str, *, relative: bool, of_inputs: bool,
+    from_norm: bool,
+) -> None:  # fmt: skip
+    """Puts generated magnitudes into a layer that peft has prepared for DoRA; see `GeneratedMagnitude`."""
     axis = 0 if of_inputs else 1
-    fan_in_fan_out = prepared.fan_in_fan_out
+    fan_in_fan_out = layer.lora_magnitude_vector[adapter_name].fan_in_fan_out
     if of_inputs:
         layer.lora_variant[adapter_name] = InputDoraVariant()
-    # Of the base weight, as B is zero; not what peft prepared, which has no numbers under low_cpu_mem_usage.
-    weight = _transposed(dequantize_module_weight(layer.get_base_layer()), fan_in_fan_out)
-    norm = torch.linalg.norm(weight.detach().float(), dim=axis)
-    stand_in = GeneratedMagnitude(source, name, norm if relative else None, fan_in_fan_out, axis)
-    layer.lora_magnitude_vector[adapter_name] = stand_in
+    start = None
+    if from_norm:
+        # Of the base weight, as B is zero; not what peft prepared, which has no numbers under low_cpu_mem_usage.
+        weight = _transposed(dequantize_module_weight(layer.get_base_layer()), fan_in_fan_out)
+        start = _nonzero(torch.linalg.norm(weight.detach().float(), dim=axis))
+    layer.lora_magnitude_vector[adapter_name] = GeneratedMagnitude(source, name, start, relative, fan_in_fan_out, axis)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
-from peft.utils import ModulesToSaveWrapper
-from torch import Tensor, nn
+from torch import nn
 
 from qpeft.adapters.generated import WeightSource
 from qpeft.adapters.peft_internals.dora import generate_magnitude
@@ -29,6 +27,7 @@ class GeneratedLoraModel(GeneratedTuner, UntyingLoraModel):
             generate_magnitude(
                 layer, adapter_name, source, name, relative=config.dora_magnitude == "relative",
                 of_inputs=config.dora_magnitude_size == "in",
+                from_norm=config.dora_magnitude == "relative" or config.start == "identity",
             )  # fmt: skip
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
@@ -41,10 +40,3 @@ class GeneratedLoraModel(GeneratedTuner, UntyingLoraModel):
 def lora_layers(model: nn.Module, adapter_name: str) -> dict[str, LoraLinear]:
     """The adapted layers of a tuner's inner model, by name."""
     return {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and adapter_name in m.lora_A}
-
-
-def fully_trained(model: PeftModel, adapter_name: str) -> dict[str, Tensor]:
-    """The tensors of an adapter's `modules_to_save`, under the names of a file."""
-    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
-    wrapped = tuple(f"{n}." for n, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper))
-    return {key: tensor.cpu().contiguous() for key, tensor in state.items() if key.startswith(wrapped)}
