@@ -24,7 +24,7 @@ class Footprint:
     Attributes:
         moves: Number of different index permutations, each of 2**N indices and their inverse.
         turns: Number of different vectors of phases, each of 2**N numbers.
-        table: Numbers in the gate matrices of one state: the sum of d * d over all blocks and pair gates.
+        table: Numbers in the gate matrices of one circuit: the sum of d * d over all blocks and pair gates.
         pairs: Whether there are pair gates.
         results: Number of states that "backprop" keeps.
     """
@@ -36,12 +36,15 @@ class Footprint:
     results: int = 0
 
 
-def needed_bytes(num_qubits: int, states: int, dtype: torch.dtype, footprint: Footprint, keep_all: bool = False) -> int:
+def needed_bytes(
+    num_qubits: int, states: int, dtype: torch.dtype, footprint: Footprint,
+    keep_all: bool = False, circuits: int | None = None,
+) -> int:  # fmt: skip
     """Bytes at the peak of a forward and backward pass: states + compiled indices and phases + gate matrices."""
     held = STATES_HELD + PAIR_STATES * footprint.pairs + footprint.results * keep_all
     amplitudes = held * states * dtype.itemsize << num_qubits
     compiled = (footprint.moves * INDEX_BYTES + footprint.turns * dtype.itemsize) << num_qubits
-    return amplitudes + compiled + TABLES_HELD * states * footprint.table * dtype.itemsize
+    return amplitudes + compiled + TABLES_HELD * (circuits or states) * footprint.table * dtype.itemsize
 
 
 def available_bytes(device: torch.device) -> int:
@@ -55,7 +58,7 @@ def available_bytes(device: torch.device) -> int:
 
 def require_memory(
     num_qubits: int, states: int, dtype: torch.dtype, device: torch.device,
-    footprint: Footprint | None = None, keep_all: bool = False,
+    footprint: Footprint | None = None, keep_all: bool = False, circuits: int | None = None,
 ) -> None:  # fmt: skip
     """Raises `EngineError` if a simulation needs more memory than is free, saying how much it needs.
 
@@ -66,9 +69,10 @@ def require_memory(
         device: Where they live.
         footprint: What the program holds; without it only the states are counted.
         keep_all: Whether autograd keeps the result of every step, as under "backprop".
+        circuits: How many circuits, each with its own gate matrices, the states belong to; one each if None.
     """
     require_bytes(
-        needed_bytes(num_qubits, states, dtype, footprint or Footprint(), keep_all), device,
+        needed_bytes(num_qubits, states, dtype, footprint or Footprint(), keep_all, circuits), device,
         f"{num_qubits} qubits ({states} state(s) of 2**{num_qubits} numbers and all that comes with them)",
         "Use fewer qubits (for QPA: a larger chunk size) or a smaller batch",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +125,11 @@ class Program:
     blocks: tuple[tuple[int, int], ...]
     pairs: MatrixTable | None
     dtype: torch.dtype
+
+    @cached_property
+    def layers(self) -> int:
+        """Number of `LocalStep`s."""
+        return sum(isinstance(step, LocalStep) for step in self.steps)
 
     def matrices(self, angles: Tensor) -> list[Tensor]:
         """The matrices of every step at angles (B, P).

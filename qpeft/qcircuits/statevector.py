@@ -13,8 +13,10 @@ from qpeft.errors import ConfigError, EngineError, unknown_name
 from qpeft.qcircuits.circuit import Circuit
 from qpeft.qcircuits.engine import Engine, check_angles, full_precision
 from qpeft.qcircuits.fusion import compile_circuit, footprint
-from qpeft.qcircuits.kernels import run, run_back
+from qpeft.qcircuits.kernels import run
+from qpeft.qcircuits.layout import Layout
 from qpeft.qcircuits.memory import require_memory
+from qpeft.qcircuits.parts import run_back_in_parts, run_in_parts
 from qpeft.qcircuits.program import Program
 
 DIFF_METHODS = ("adjoint", "backprop")
@@ -27,18 +29,18 @@ class _Adjoint(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, program: Program, state: Tensor, *tables: Tensor) -> Tensor:
-        final = run(program, state, tables, reuse=True)
-        ctx.program = program
+    def forward(ctx: Any, program: Program, columns: int, state: Tensor, *tables: Tensor) -> Tensor:
+        final = run_in_parts(program, state, tables, columns)
+        ctx.program, ctx.columns = program, columns
         ctx.save_for_backward(final, *tables)
         return final
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        final, *tables = ctx.saved_tensors
+        given = (ctx.program, ctx.columns, ctx.needs_input_grad[2], cotangent, *ctx.saved_tensors)
         if torch.is_grad_enabled():  # under create_graph
-            return None, *_AdjointBackward.apply(ctx.program, cotangent, final, *tables)  # type: ignore[no-untyped-call]
-        return None, *_AdjointBackward.forward(None, ctx.program, cotangent, final, *tables)
+            return None, None, *_AdjointBackward.apply(*given)  # type: ignore[no-untyped-call]
+        return None, None, *_AdjointBackward.forward(None, *given)
 
 
 class _AdjointBackward(torch.autograd.Function):
@@ -49,9 +51,11 @@ class _AdjointBackward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, program: Program, cotangent: Tensor, final: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, program: Program, columns: int, need_initial: bool, cotangent: Tensor, final: Tensor, *tables: Tensor
+    ) -> tuple[Tensor | None, ...]:
         with full_precision(final.device):
-            initial, gradients = run_back(program, final, cotangent, tables)
+            initial, gradients = run_back_in_parts(program, final, cotangent, tables, columns, need_initial)
         return initial, *gradients
 
     @staticmethod
@@ -113,22 +117,36 @@ class StatevectorEngine(Engine):
             EngineError: Wrong shape or dtype, or more memory than there is.
         """
         if initial_state is None:
-            return self._run(circuit, angles, None)
+            return self._run(circuit, angles, None)[..., 0]
         check_angles(circuit, angles)
         if initial_state.shape[-1:] != (2**circuit.num_qubits,):
             raise EngineError(
                 f"initial_state has shape {tuple(initial_state.shape)}; {circuit.num_qubits} qubits need "
                 f"(..., {2**circuit.num_qubits})"
             )
-        try:
-            leading = torch.broadcast_shapes(angles.shape[:-1], initial_state.shape[:-1])
-        except RuntimeError as error:
+        return self._broadcast(circuit, angles, initial_state[..., None], "initial_state", initial_state)[..., 0]
+
+    def multiply(self, circuit: Circuit, angles: Tensor, block: Tensor) -> Tensor:
+        """The circuit's unitary times a block of columns; the unitary itself is never made.
+
+        Args:
+            circuit: What to run.
+            angles: (..., P) radians.
+            block: (..., 2**N, k). Differentiable. Leading axes broadcast with those of `angles`.
+
+        Returns:
+            (..., 2**N, k), real if circuit and block are.
+
+        Raises:
+            EngineError: Wrong shape or dtype, or more memory than there is.
+        """
+        check_angles(circuit, angles)
+        if block.ndim < 2 or block.shape[-2] != 2**circuit.num_qubits or not block.shape[-1]:
             raise EngineError(
-                f"initial_state of shape {tuple(initial_state.shape)} and angles of shape {tuple(angles.shape)} do not "
-                "broadcast: their leading axes must agree"
-            ) from error
-        angles = angles.expand(*leading, angles.shape[-1])
-        return self._run(circuit, angles, initial_state.expand(*leading, -1))
+                f"the block has shape {tuple(block.shape)}; {circuit.num_qubits} qubits need "
+                f"(..., {2**circuit.num_qubits}, k) with k of 1 or more"
+            )
+        return self._broadcast(circuit, angles, block, "block", block)
 
     def columns(self, circuit: Circuit, angles: Tensor, k: int) -> Tensor:
         """The first `k` columns of the circuit's unitary: an orthonormal frame.
@@ -146,37 +164,50 @@ class StatevectorEngine(Engine):
             raise EngineError(f"a circuit on {circuit.num_qubits} qubits has 1 to {dim} columns; given k={k}")
         check_angles(circuit, angles)
         self._require_memory(circuit, k, angles.dtype, angles.device)  # before the identity below
-        start = torch.eye(k, dim, dtype=angles.dtype, device=angles.device)
-        return self._run(circuit, angles, start, (k,)).mT
+        return self._run(circuit, angles, torch.eye(dim, k, dtype=angles.dtype, device=angles.device))
 
-    def _require_memory(self, circuit: Circuit, states: int, dtype: torch.dtype, device: torch.device) -> None:
+    def _require_memory(
+        self, circuit: Circuit, states: int, dtype: torch.dtype, device: torch.device, circuits: int = 1
+    ) -> None:
         keep_all = self.diff_method == "backprop" and torch.is_grad_enabled()
-        require_memory(circuit.num_qubits, states, dtype, device, footprint(circuit), keep_all)
+        require_memory(circuit.num_qubits, states, dtype, device, footprint(circuit), keep_all, circuits)
 
-    def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None, inner: tuple[int, ...] = ()) -> Tensor:
-        """Angles (..., P), start (..., *inner, D) or (*inner, D) -> (..., *inner, D)."""
+    def _broadcast(self, circuit: Circuit, angles: Tensor, start: Tensor, name: str, given: Tensor) -> Tensor:
+        """`_run` with leading axes of angles and start that broadcast; `given` of `name` is what the caller sees."""
+        try:
+            leading = torch.broadcast_shapes(angles.shape[:-1], start.shape[:-2])
+        except RuntimeError as error:
+            raise EngineError(
+                f"{name} of shape {tuple(given.shape)} and angles of shape {tuple(angles.shape)} do not "
+                "broadcast: their leading axes must agree"
+            ) from error
+        return self._run(circuit, angles.expand(*leading, angles.shape[-1]), start)
+
+    def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None) -> Tensor:
+        """Angles (..., P), start (..., D, C) or (D, C), |0...0> if None -> (..., D, C)."""
         check_angles(circuit, angles)
         complex_run = not circuit.is_real or (start is not None and start.is_complex())
         dtype = angles.dtype.to_complex() if complex_run else angles.dtype
         leading, dim = angles.shape[:-1], 2**circuit.num_qubits
+        columns = 1 if start is None else start.shape[-1]
         flat = angles.reshape(math.prod(leading), angles.shape[-1])
-        states = len(flat) * math.prod(inner)
-        self._require_memory(circuit, states, dtype, angles.device)
+        self._require_memory(circuit, len(flat) * columns, dtype, angles.device, len(flat))
         program = compile_circuit(circuit, dtype, angles.device)
-        shape = (dim,) if states == 1 else (states, dim)
+        shape = (dim * columns,) if len(flat) == 1 else (len(flat), dim * columns)
         if start is None:
             state = torch.zeros(shape, dtype=dtype, device=angles.device)
             state.select(-1, 0).fill_(1)
         else:
-            state = start.to(dtype).expand(*leading, *inner, dim).reshape(shape)
+            state = start.to(dtype).reshape(*start.shape[:-2], dim * columns).expand(*leading, -1).reshape(shape)
         final: Tensor
         with full_precision(angles.device):
             tables = program.matrices(flat)
             if self.diff_method == "adjoint":
-                final = _Adjoint.apply(program, state, *tables)  # type: ignore[no-untyped-call]
+                final = _Adjoint.apply(program, columns, state, *tables)  # type: ignore[no-untyped-call]
             else:
-                final = run(program, state, tables, reuse=False)
-        final = final.view(*leading, *inner, dim)
+                final = run(program, state, tables, columns, reuse=False)
+        first = Layout(circuit.num_qubits, columns, program.layers).first
+        final = final.view(*leading, columns, dim).mT if first else final.view(*leading, dim, columns)
         if tables and circuit.num_parameters:
             return final
-        return final + 0 * angles.sum(-1)[(..., *[None] * (1 + len(inner)))]  # angles in no matrix get zero gradients
+        return final + 0 * angles.sum(-1)[..., None, None]  # angles in no matrix get zero gradients

@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.graph import saved_tensors_hooks
 
 from qpeft.errors import ConfigError, EngineError
-from qpeft.qcircuits import Angle, Circuit, CircuitBuilder, Engine, StatevectorEngine, ansatz
+from qpeft.qcircuits import Angle, Circuit, CircuitBuilder, Engine, StatevectorEngine, ansatz, parts
 from qpeft.qcircuits.fusion import compile_circuit
 
 ENGINES = {method: StatevectorEngine(method) for method in ("adjoint", "backprop")}
@@ -219,6 +219,74 @@ class TestColumns:
     def test_number_of_columns(self, engine, k):
         with pytest.raises(EngineError, match=f"3 qubits has 1 to 8 columns; given k={k}"):
             engine.columns(REAL_CIRCUIT, some_angles(REAL_CIRCUIT), k)
+
+
+class TestMultiply:
+    @both
+    @every_circuit
+    def test_is_qiskits_product(self, engine, circuit):
+        angles, dim = some_angles(circuit, 2), 2**circuit.num_qubits
+        for dtype in (torch.float64, torch.complex128):
+            for k in (1, 3):
+                block = some_states(2, k, dim, dtype=dtype).mT
+                expected = [unitary(circuit, a) @ b.numpy() for a, b in zip(angles, block, strict=True)]
+                close(engine.multiply(circuit, angles, block), expected)
+
+    @both
+    @pytest.mark.parametrize(
+        ("angles_batch", "block_batch"), [((), ()), ((3,), ()), ((), (3,)), ((2, 1), (3,)), ((0,), ())], ids=str
+    )
+    def test_leading_axes(self, engine, angles_batch, block_batch):
+        angles, block = some_angles(REAL_CIRCUIT, *angles_batch), some_states(*block_batch, 8, 2, dtype=torch.float64)
+        product = engine.multiply(REAL_CIRCUIT, angles, block)
+        leading = np.broadcast_shapes(angles_batch, block_batch)
+        assert product.shape == (*leading, 8, 2)
+        each_angles, each_block = angles.expand(*leading, -1), block.expand(*leading, -1, -1)
+        for index in np.ndindex(*leading):
+            close(product[index], unitary(REAL_CIRCUIT, each_angles[index]) @ each_block[index].numpy())
+
+    @both
+    @every_circuit
+    def test_gradient(self, engine, circuit):
+        angles = some_angles(circuit, 2).requires_grad_()
+        block = some_states(2, 2**circuit.num_qubits, 2, dtype=torch.float64).requires_grad_()
+        assert gradcheck(lambda a, b: engine.multiply(circuit, a, b), (angles, block))
+
+    @both
+    @pytest.mark.parametrize("shape", [(), (8,), (4, 2), (2, 8, 0)])
+    def test_shape_of_the_block(self, engine, shape):
+        message = rf"shape \({', '.join(map(str, shape))},?\); 3 qubits need \(\.\.\., 8, k\)"
+        with pytest.raises(EngineError, match=message):
+            engine.multiply(REAL_CIRCUIT, some_angles(REAL_CIRCUIT), torch.ones(shape))
+
+    @both
+    def test_leading_axes_that_do_not_broadcast(self, engine):
+        with pytest.raises(EngineError, match=r"block of shape \(4, 8, 1\) and angles of shape \(2, 3\) do not"):
+            engine.multiply(ansatz("ry_cnot", 3, 1), torch.zeros(2, 3), torch.ones(4, 8, 1))
+
+
+class TestParts:
+    """Large batches run part by part."""
+
+    @pytest.mark.parametrize("circuits_a_part", [1, 2, 5])
+    @pytest.mark.parametrize("circuit", [REAL_CIRCUIT, COMPLEX_CIRCUIT], ids=["real", "complex"])
+    def test_change_nothing(self, circuit, circuits_a_part, monkeypatch):
+        angles = some_angles(circuit, 5).requires_grad_()
+        block = some_states(5, 8, 3, dtype=torch.float64).requires_grad_()
+        weights = some_states(5, 8, 3)
+
+        def results():
+            product, columns = ENGINES["adjoint"].multiply(circuit, angles, block), columns_of(angles)
+            value = (product * weights).sum().real + (columns * weights).sum().real
+            return product, columns, *torch.autograd.grad(value, (angles, block))
+
+        def columns_of(values):
+            return ENGINES["adjoint"].columns(circuit, values, 3)
+
+        whole = results()
+        monkeypatch.setattr(parts, "PART_BYTES", circuits_a_part * whole[0][0].numel() * whole[0].itemsize)
+        for in_parts, expected in zip(results(), whole, strict=True):
+            torch.testing.assert_close(in_parts, expected, rtol=0, atol=1e-12)
 
 
 class TestGradients:
