@@ -6,6 +6,10 @@ from qpeft.generators.frames.exponential import ExponentialFrame
 from qpeft.generators.frames.givens import GivensFrame
 from qpeft.generators.frames.householder import HouseholderFrame
 from qpeft.generators.frames.neumann import NeumannFrame
+from qpeft.generators.frames.node import NodeFrame
+from qpeft.generators.frames.padding import PaddedFrame
+from qpeft.generators.frames.pauli import PauliFrame
+from qpeft.generators.frames.shannon import ShannonFrame
 from qpeft.generators.frames.taylor import TaylorFrame
 from qpeft.generators.frames.triangle import triangle_parameters
 from qpeft.registry import Registry
@@ -18,6 +22,10 @@ __all__ = [
     "GivensFrame",
     "HouseholderFrame",
     "NeumannFrame",
+    "NodeFrame",
+    "PaddedFrame",
+    "PauliFrame",
+    "ShannonFrame",
     "TaylorFrame",
     "triangle_parameters",
 ]
@@ -31,5 +39,9 @@ FRAMES: Registry[type[Frame]] = Registry(
         "neumann": NeumannFrame,
         "householder": HouseholderFrame,
         "givens": GivensFrame,
+        "pauli": PauliFrame,
+        "node": NodeFrame,
+        "shannon": ShannonFrame,
+        "pad": PaddedFrame,
     },
 )
