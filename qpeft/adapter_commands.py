@@ -15,9 +15,6 @@ from qpeft.terminal import quiet
 from qpeft.training.adapter_options import CountConfig
 
 console = Console()
-EXPORTS = {
-    "lora": "plain LoRA", "merged": "merged weights", "prefix": "plain prefix", "stored": "stored weights",
-}  # fmt: skip
 
 
 def methods() -> None:
@@ -26,6 +23,7 @@ def methods() -> None:
     Counts are for each target layer (in x out); r is --rank, b --bottleneck or --block-size, T --virtual-tokens or
     --prefix-length, n --frequencies, H the width at the adapter. qpeft count --method NAME counts on a model.
     """
+    from qpeft.adapters.export import FORMS
     from qpeft.adapters.method_table import METHODS
 
     table = Table(box=SIMPLE, show_lines=True, pad_edge=False)
@@ -35,7 +33,7 @@ def methods() -> None:
     for name, method in METHODS.items():
         table.add_row(
             Text.assemble((name, "bold"), f"\n{method.source}"), method.trains, method.count,
-            "yes" if method.merges else "no", EXPORTS[method.export],
+            "yes" if method.merges else "no", FORMS[method.export].title,
         )  # fmt: skip
     console.print(table)
     console.print(

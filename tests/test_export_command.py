@@ -83,11 +83,11 @@ def test_a_lora_from_the_base_that_the_adapter_names(saved, base, tmp_path):
     assert result.exit_code == 0, result.exception
     size = sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
     assert (
-        f"Wrote a plain PEFT LoRA (or DoRA), which peft and transformers load: 388 numbers, {size / 1000:.1f} kB."
+        f"Wrote a plain PEFT LoRA or DoRA, which peft and transformers load: 388 numbers, {size / 1000:.1f} kB."
         in (result.output)
     )
     assert "differ by at most" in result.output and "Weights: exact." in result.output
-    assert f"PeftModel.from_pretrained(base, {str(tmp_path / 'out')!r})" in result.output
+    assert f"Load it: model = PeftModel.from_pretrained(base_model, {str(tmp_path / 'out')!r})" in result.output
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "out")
     assert type(loaded.peft_config["default"]) is LoraConfig
     same(logits(loaded), logits(model))
@@ -153,7 +153,7 @@ def test_overwriting(saved, tmp_path):
 
 def test_forms_that_are_none_or_not_the_adapters(saved, tmp_path):
     saved(LoraConfig(**RANK_1))
-    assert "unknown --form 'loar'. Did you mean 'lora'" in refused(
+    assert "unknown form of export 'loar'. Did you mean 'lora'" in refused(
         tmp_path / "adapter", tmp_path / "out", "--form", "loar"
     )
     message = refused(tmp_path / "adapter", tmp_path / "out", "--form", "prefix")
@@ -193,6 +193,17 @@ def test_damaged_files(saved, tmp_path):
     assert "names no base model; give it as --model" in refused(tmp_path / "adapter", tmp_path / "out")
     config.write_text(json.dumps({**data, "task_type": "TOKEN_CLS"}))
     assert "CAUSAL_LM and SEQ_CLS; this one is of TOKEN_CLS" in refused(tmp_path / "adapter", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 1), ("ansatz", "rx_cnot"), ("reps", 4), ("start", "paper")])
+def test_a_config_whose_generator_was_edited(saved, tmp_path, name, value):
+    saved(QPAConfig(chunk_size=32, **RANK_1))
+    path = tmp_path / "adapter" / "adapter_config.json"
+    data = json.loads(path.read_text())
+    assert data[name] != value
+    path.write_text(json.dumps({**data, name: value}))
+    assert "does not fit the model" in refused(tmp_path / "adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

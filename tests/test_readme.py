@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qpeft.adapter_commands import EXPORTS
+from qpeft.adapters.export import FORMS
 from qpeft.adapters.method_table import METHODS
 from qpeft.engines import ENGINES
 from qpeft.quantum_commands import usage
@@ -61,7 +61,7 @@ def test_the_table_of_methods_is_the_registry():
         name, config, _, _, merges, exported = row.split(" | ")
         shown[name.strip("`")] = (config.strip("`").split("(")[0], merges, exported)
     assert shown == {
-        name: (method.config.__name__, "yes" if method.merges else "no", EXPORTS[method.export])
+        name: (method.config.__name__, "yes" if method.merges else "no", FORMS[method.export].title)
         for name, method in METHODS.items()
         if method.generates
     }

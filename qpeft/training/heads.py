@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
-from peft.utils import ModulesToSaveWrapper
+from peft import PeftConfig
 from torch import nn
 
 from qpeft.errors import ConfigError
@@ -46,9 +45,3 @@ def train_whole(adapter: PeftConfig, names: Sequence[str]) -> None:
             "checkpoint with a trained head, or another method"
         )
     adapter.modules_to_save = sorted({*(adapter.modules_to_save or ()), *others})
-
-
-def count_fully_trained(model: PeftModel) -> int:
-    """Trained numbers of the modules that are trained in full, among all that an adapter trains."""
-    wrapped = [module.modules_to_save for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
-    return sum(p.numel() for copies in wrapped if "default" in copies for p in copies["default"].parameters())

@@ -236,19 +236,50 @@ def test_a_checkpoint_that_reads_otherwise_is_not_written(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_merged_weights_unlike_the_adapter_are_not_written(tmp_path, monkeypatch):
-    model = adapted(LoraConfig(r=2, **CONV))
+def merging_goes_wrong(monkeypatch, model, change):
+    """Has `change` applied to each merged model."""
     merge = type(model.base_model).merge_and_unload
 
     def wrong(self, *args, **kwargs):
         merged = merge(self, *args, **kwargs)
-        merged.transformer.h[0].attn.c_attn.weight.data *= 2
+        change(merged)
         return merged
 
     monkeypatch.setattr(type(model.base_model), "merge_and_unload", wrong)
-    with pytest.raises(ExportError, match=r"differ by .* nothing was written"):
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [("transformer.h.0.attn.c_attn", "c_attn differs by"), ("transformer.ln_f", "files differ by")],
+)
+def test_merged_weights_unlike_the_adapter_are_not_written(tmp_path, monkeypatch, layer, message):
+    def doubled(merged):
+        changed = merged.get_submodule(layer)
+        changed.weight = nn.Parameter(2 * changed.weight)  # a new one: the model shares what merging leaves alone
+
+    model = adapted(LoraConfig(r=2, **CONV))
+    merging_goes_wrong(monkeypatch, model, doubled)
+    with pytest.raises(ExportError, match=f"{message} .* nothing was written"):
         export_merged(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+ADDED = [case for case in CASES if case not in ("oft", "boft", "ia3", "lora, biases")]
+
+
+@pytest.mark.parametrize("case", ADDED)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_a_weight_is_rounded_and_a_lost_update_is_found(tmp_path, monkeypatch, case, dtype):
+    base, config = CASES[case]
+    model = adapted(config(), base().to(dtype))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    export_merged(model, tmp_path / "out")
+    name = model.base_model.targeted_module_names[-1]
+    before = state[f"base_model.model.{name}.base_layer.weight"]
+    merging_goes_wrong(monkeypatch, model, lambda merged: merged.get_submodule(name).weight.data.copy_(before))
+    with pytest.raises(ExportError, match=f"merged weight of {name} differs"):
+        export_merged(model, tmp_path / "lost")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_cannot_be_merged_is_refused(tmp_path):

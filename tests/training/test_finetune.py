@@ -56,7 +56,7 @@ def test_every_method_is_trained_exported_and_reported(make_config, model_folder
         loaded = PeftModel.from_pretrained(base(model_folder), folder / part).eval()
         assert torch.allclose(logits(loaded), trained, atol=1e-5), part
     report = (folder / "report.md").read_text(encoding="utf8")
-    assert f'from_pretrained(base_model, "{form}")' in report if form else "`qpeft export adapter OUTPUT`" in report
+    assert f"from_pretrained(base_model, {form!r})" in report if form else "`qpeft export adapter OUTPUT`" in report
     assert ("import qpeft.adapters" in report) == (method not in PEFTS)
 
 

@@ -6,20 +6,18 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from qpeft.adapters.export.forms import FORMS, check_model, forms
+from qpeft.adapters.export.forms import FORMS, Form, check_model, forms
 from qpeft.adapters.export.lora import export_lora
 from qpeft.adapters.export.merged import export_merged
 from qpeft.adapters.export.prefix import export_prefix
-from qpeft.adapters.export.publish import STATEMENT_FILE, WEIGHTS_FILE, Exported, ExportError
+from qpeft.adapters.export.publish import STATEMENT_FILE, Exported, ExportError
 from qpeft.adapters.export.stored import export_stored
-from qpeft.errors import ConfigError, unknown_name
+from qpeft.errors import ConfigError
 
 __all__ = [
-    "FORMS", "STATEMENT_FILE", "WEIGHTS_FILE", "ExportError", "Exported", "export_adapter", "export_lora",
-    "export_merged", "export_prefix", "export_stored", "forms",
+    "FORMS", "STATEMENT_FILE", "ExportError", "Exported", "Form", "export_adapter", "export_lora", "export_merged",
+    "export_prefix", "export_stored", "forms",
 ]  # fmt: skip
-
-_WRITERS = {"lora": export_lora, "merged": export_merged, "prefix": export_prefix, "stored": export_stored}
 
 
 def export_adapter(
@@ -44,10 +42,8 @@ def export_adapter(
         ExportError: The re-loaded files differ; nothing is written.
     """
     check_model(model, adapter_name)
-    if form is not None and form not in FORMS:
-        raise ConfigError(unknown_name("form of export", form, FORMS))
-    usual = form or next(iter(forms(model, adapter_name)), None)
-    if usual is None:
+    chosen = form if form is not None else next(iter(forms(model, adapter_name)), None)
+    if chosen is None:
         kind = type(model.peft_config[adapter_name]).__name__
         raise ConfigError(f"there is no export of {kind}; save_pretrained writes its standard files already")
-    return _WRITERS[usual](model, folder, adapter_name, tolerance, weights)
+    return FORMS[chosen].write(model, folder, adapter_name, tolerance, weights)

@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
-from peft import AdaLoraModel, LoraModel, PeftModel, PrefixTuningConfig
-from peft.tuners.lora.variants import DoraLinearVariant
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peft import LoraModel, PeftModel, PrefixTuningConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from torch import nn
 
-from qpeft.adapters.peft_internals import lora_layers
 from qpeft.adapters.peft_internals.layer_tuner import LayerTuner
+from qpeft.adapters.peft_internals.plain_lora import more_than_lora
+from qpeft.adapters.peft_internals.strict import check_adapter
 from qpeft.errors import ConfigError
+from qpeft.registry import Registry
 
-FORMS = {
-    "lora": "a plain PEFT LoRA (or DoRA), which peft and transformers load",
-    "merged": "the whole model with the update in its weights, which transformers loads",
-    "prefix": "a plain PEFT prefix, which peft loads",
-    "stored": "the same adapter with its weights stored, which this package loads without running a circuit",
-}
-KEEPS_BASE = (True, False, "gaussian", "orthogonal", "eva")  # starts of a LoRA that leave the base weights alone
+if TYPE_CHECKING:
+    from qpeft.adapters.export.publish import Exported
+
+    Writer = Callable[[PeftModel, str | Path, str, float, str | None], Exported]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of export, a row of `FORMS`.
+
+    Attributes:
+        write: The function that exports: model, folder, adapter name, tolerance, weights -> Exported.
+        title: What the files are, in a few words.
+        description: The same, and what loads them.
+        loading: Lines of Python that load them on `base_model`, with {folder!r} for where they are.
+        needs_qpeft: Whether loading needs this package.
+        whole_model: Whether the base model is in the files too.
+    """
+
+    write: Writer
+    title: str
+    description: str
+    loading: tuple[str, ...]
+    needs_qpeft: bool = False
+    whole_model: bool = False
+
+    def loading_from(self, folder: str) -> list[str]:
+        """The lines that load the files in a folder."""
+        return [line.format(folder=folder) for line in self.loading]
+
+
+FORMS: Registry[Form] = Registry("form of export")
+"""Each form's file registers its row."""
 
 
 def check_model(model: PeftModel, adapter_name: str) -> None:
     """Raises `ConfigError` for what is no PEFT model, has no such adapter, or has one merged."""
     if not isinstance(model, PeftModel):
         raise ConfigError(f"an export takes the PeftModel that holds the adapter; given a {type(model).__name__}")
-    if adapter_name not in model.peft_config:
-        raise ConfigError(f"there is no adapter {adapter_name!r}; the model has {', '.join(model.peft_config)}")
+    check_adapter(model, adapter_name)
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
         raise ConfigError("an adapter is merged into the base weights; call model.unmerge_adapter() first")
 
@@ -50,27 +80,11 @@ def check_form(model: PeftModel, adapter_name: str, form: str) -> None:
     if form in available:
         return
     kind = model.peft_config[adapter_name].peft_type
-    message = f"adapter {adapter_name!r} of type {getattr(kind, 'value', kind)} cannot be exported as {FORMS[form]}"
+    message = (
+        f"adapter {adapter_name!r} of type {getattr(kind, 'value', kind)} cannot be exported as "
+        f"{FORMS[form].description}"
+    )
     if form == "lora" and isinstance(model.base_model, LoraModel):
         message += f": it is more than a plain LoRA, it uses {', '.join(more_than_lora(model, adapter_name))}"
     others = " or ".join(f'export_{other} (form "{other}")' for other in available) or "save_pretrained"
     raise ConfigError(f"{message}; use {others}")
-
-
-def more_than_lora(model: PeftModel, adapter_name: str) -> list[str]:
-    """What keeps an adapter of the LoRA kind from being a plain LoRA or DoRA."""
-    config = model.peft_config[adapter_name]
-    found = [name for name in ("bias", "trainable_token_indices") if getattr(config, name) not in ("none", None, {})]
-    if config.init_lora_weights not in KEEPS_BASE:
-        found.append(f"init_lora_weights={config.init_lora_weights!r}, which changed the base weights")
-    layers = lora_layers(model.base_model.model, adapter_name).values()
-    variants = {type(layer.lora_variant[adapter_name]) for layer in layers if adapter_name in layer.lora_variant}
-    if any(variant is not DoraLinearVariant for variant in variants):
-        found.append("a variant of LoRA that plain peft has not, or not for these layers")
-    if any(layer.lora_bias.get(adapter_name) for layer in layers):
-        found.append("lora_bias")
-    if any(adapter_name in getattr(module, "lora_embedding_A", ()) for module in model.modules()):
-        found.append("an adapted Embedding")
-    if isinstance(model.base_model, AdaLoraModel) and any(isinstance(x.get_base_layer(), nn.Conv2d) for x in layers):
-        found.append("AdaLoRA of a convolution")
-    return found

@@ -7,12 +7,15 @@ from collections import Counter
 from pathlib import Path
 
 from peft import AdaLoraModel, LoraConfig, PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qpeft.adapters.export.publish import WEIGHTS_FILE, Exported, alone, largest_difference, outputs, publish
+from qpeft.adapters.export.forms import FORMS, Form
+from qpeft.adapters.export.publish import Exported, alone, largest_difference, outputs, publish
 from qpeft.adapters.peft_internals import fully_trained, lora_layers
 from qpeft.adapters.peft_internals.adalora import adalora_factors
+from qpeft.adapters.peft_internals.plain_lora import dora_magnitudes
 from qpeft.adapters.sora import SoRAModel
 
 
@@ -37,13 +40,13 @@ def export_lora(
             either is called "exact". None for what the model computes with.
 
     Raises:
-        ConfigError: No such adapter, it is merged, it is more than a plain LoRA, or other `weights`.
+        ConfigError: No such adapter, it is merged, it is more than a plain LoRA or DoRA, or other `weights`.
         ExportError: The re-loaded adapter differs; nothing is written.
     """
 
     def write(source: PeftModel, staging: Path) -> tuple[int, float]:
         tensors = _tensors(source, adapter_name)
-        save_file(tensors, staging / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(tensors, staging / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         _plain_config(source, adapter_name).save_pretrained(staging)
         return sum(tensor.numel() for tensor in tensors.values()), _compare(source, adapter_name, staging, tolerance)
 
@@ -70,22 +73,9 @@ def _tensors(model: PeftModel, adapter_name: str) -> dict[str, Tensor]:
         found[f"base_model.model.{name}.lora_A.weight"], found[f"base_model.model.{name}.lora_B.weight"] = A, B
     # peft's own files have no ".weight" here. It reads both, but transformers' load_adapter would read only this one,
     # and go on with the base weights' magnitudes.
-    for name, magnitude in _magnitudes(model, adapter_name).items():
+    for name, magnitude in dora_magnitudes(model, adapter_name).items():
         found[f"base_model.model.{name}.lora_magnitude_vector.weight"] = magnitude
     return {key: t.float().cpu().contiguous() for key, t in found.items()} | fully_trained(model, adapter_name)
-
-
-def _magnitudes(model: PeftModel, adapter_name: str) -> dict[str, Tensor]:
-    """DoRA's magnitudes of each layer, one for each output; none for a LoRA.
-
-    The norms they are compared with are those of W0 + s B A, so that the scale s may be folded into B.
-    """
-    layers = lora_layers(model.base_model.model, adapter_name)
-    return {
-        name: layer.lora_magnitude_vector[adapter_name].weight
-        for name, layer in layers.items()
-        if adapter_name in layer.lora_magnitude_vector
-    }
 
 
 def _plain_config(model: PeftModel, adapter_name: str) -> LoraConfig:
@@ -119,5 +109,11 @@ def _compare(model: PeftModel, adapter_name: str, folder: Path, tolerance: float
 def _updates(model: PeftModel, adapter_name: str, names: list[str]) -> list[Tensor]:
     """B A of each layer, scaled, then the magnitudes."""
     layers = lora_layers(model.base_model.model, adapter_name)
-    magnitudes = _magnitudes(model, adapter_name)
+    magnitudes = dora_magnitudes(model, adapter_name)
     return [layers[name].get_delta_weight(adapter_name) for name in names] + [magnitudes[n] for n in sorted(magnitudes)]
+
+
+FORMS.register("lora", Form(
+    export_lora, "plain LoRA or DoRA", "a plain PEFT LoRA or DoRA, which peft and transformers load",
+    ("model = PeftModel.from_pretrained(base_model, {folder!r})",),
+))  # fmt: skip

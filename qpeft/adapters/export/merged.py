@@ -13,7 +13,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from qpeft.adapters.export.forms import FORMS, Form
 from qpeft.adapters.export.publish import Exported, ExportError, alone, largest_difference, outputs, publish
+from qpeft.adapters.peft_internals.merged_weight import merged_weight
 from qpeft.adapters.regenerate import share_weights
 from qpeft.errors import ConfigError
 
@@ -96,6 +98,35 @@ def _compare(model: PeftModel, adapter_name: str, merged: Any, folder: Path, tol
     unlike = [key for key, t in written.items() if key not in read or not torch.equal(t.to(read[key].dtype), read[key])]
     if unlike:
         raise ExportError(f"{unlike[0]} is not what was written once it is re-loaded; nothing was written")
+    _compare_layers(model, adapter_name, merged, tolerance)
     twin = alone(model, adapter_name)
     ours = outputs(twin, twin.get_base_model())
     return largest_difference(ours, outputs(loaded, loaded), tolerance) if ours else 0.0
+
+
+def _compare_layers(model: PeftModel, adapter_name: str, merged: nn.Module, tolerance: float) -> None:
+    """Compares each merged weight with W0 + dW: in half precision a whole update may be less than outputs are rounded.
+
+    Updates that multiply the weight (OFT, BOFT, IA3) show in the outputs alone.
+    """
+    for name, layer in model.get_base_model().named_modules():
+        wanted = merged_weight(layer, adapter_name) if isinstance(layer, BaseTunerLayer) else None
+        if wanted is None:
+            continue
+        weight, size = wanted
+        found: Any = merged.get_submodule(name).weight
+        update = (weight - layer.get_base_layer().weight).abs().max()
+        difference = (found.float() - weight).abs()
+        # dW and the sum are rounded, with DoRA the norm and the factor too: each by half of eps.
+        if not (difference <= 4 * torch.finfo(found.dtype).eps * size + tolerance * update).all():
+            raise ExportError(
+                f"the merged weight of {name} differs by {difference.max():.3g} from the layer's with its update; "
+                "nothing was written. If the adapter's weights are finite, please report this"
+            )
+
+
+FORMS.register("merged", Form(
+    export_merged, "merged weights",
+    "the whole model with the update in its weights, which transformers loads; its tokeniser is the base model's",
+    ("model = type(base_model).from_pretrained({folder!r})",), whole_model=True,
+))  # fmt: skip

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 
-from qpeft.adapters.export.publish import WEIGHTS_FILE, Exported, alone, largest_difference, outputs, publish
+from qpeft.adapters.export.forms import FORMS, Form
+from qpeft.adapters.export.publish import Exported, alone, largest_difference, outputs, publish
 from qpeft.adapters.peft_internals import fully_trained
 from qpeft.adapters.prefix import prefix_embeddings, standard_config
 
@@ -38,7 +40,7 @@ def export_prefix(
     def write(source: PeftModel, staging: Path) -> tuple[int, float]:
         tensors = {"prompt_embeddings": prefix_embeddings(source, adapter_name).contiguous()}
         tensors |= fully_trained(source, adapter_name)
-        save_file(tensors, staging / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(tensors, staging / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         plain = replace(standard_config(source.peft_config[adapter_name]), inference_mode=True, prefix_projection=False)
         plain.save_pretrained(staging)
         return sum(tensor.numel() for tensor in tensors.values()), _compare(source, adapter_name, staging, tolerance)
@@ -57,3 +59,9 @@ def _compare(model: PeftModel, adapter_name: str, folder: Path, tolerance: float
     difference = largest_difference([rows], [prefix_embeddings(twin, again)], tolerance)
     with torch.no_grad():
         return largest_difference(ours, outputs(twin.eval(), base), tolerance) if ours else difference
+
+
+FORMS.register("prefix", Form(
+    export_prefix, "plain prefix", "a plain PEFT prefix, which peft loads",
+    ("model = PeftModel.from_pretrained(base_model, {folder!r})",),
+))  # fmt: skip

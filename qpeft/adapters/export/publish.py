@@ -25,7 +25,6 @@ from qpeft.adapters.regenerate import (
 from qpeft.errors import ConfigError, QpeftError
 from qpeft.files import staged_folder, write_json
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 STATEMENT_FILE = "qpeft_export.json"  # a name that neither peft nor transformers looks for
 _READ_BY_LOADERS = ("adapter_config.json", "config.json", "*.safetensors", "*.safetensors.index.json", "*.bin")
 
@@ -44,7 +43,7 @@ class Exported:
         max_difference: Largest difference of any output on a few inputs (of any tensor that is compared, for a model
             that takes neither tokens nor images).
         weights: "exact", or "last_sample" of an engine that samples or has noise; `qpeft_export.json` says the same.
-        form: "lora", "merged", "prefix" or "stored".
+        form: A name in `FORMS`.
         num_bytes: Size of all files.
     """
 

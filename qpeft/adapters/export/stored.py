@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from torch import Tensor
 
 from qpeft.adapters.config import GeneratedConfig
-from qpeft.adapters.export.publish import WEIGHTS_FILE, Exported, alone, largest_difference, outputs, publish
+from qpeft.adapters.export.forms import FORMS, Form
+from qpeft.adapters.export.publish import Exported, alone, largest_difference, outputs, publish
 from qpeft.adapters.peft_internals import fully_trained
 from qpeft.adapters.peft_internals.layer_tuner import LayerTunerConfig, TunedLayer
 
@@ -39,7 +41,7 @@ def export_stored(
 
     def write(source: PeftModel, staging: Path) -> tuple[int, float]:
         tensors = _tensors(source, adapter_name) | fully_trained(source, adapter_name)
-        save_file(tensors, staging / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(tensors, staging / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         _stored_config(source, adapter_name).save_pretrained(str(staging))
         return sum(tensor.numel() for tensor in tensors.values()), _compare(source, adapter_name, staging, tolerance)
 
@@ -85,3 +87,10 @@ def _compare(model: PeftModel, adapter_name: str, folder: Path, tolerance: float
     again = _tensors(loaded, "default")
     difference = largest_difference(list(tensors.values()), [again[key] for key in tensors], tolerance)
     return largest_difference(ours, outputs(loaded, base), tolerance) if ours else difference
+
+
+FORMS.register("stored", Form(
+    export_stored, "stored weights",
+    "the same adapter with its weights stored, which this package loads without running a circuit",
+    ("import qpeft.adapters", "model = PeftModel.from_pretrained(base_model, {folder!r})"), needs_qpeft=True,
+))  # fmt: skip
