@@ -82,9 +82,8 @@ def test_a_lora_from_the_base_that_the_adapter_names(saved, base, tmp_path):
     result = run(tmp_path / "adapter", tmp_path / "out")
     assert result.exit_code == 0, result.exception
     size = sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
-    assert (
-        f"Wrote a plain PEFT LoRA or DoRA, which peft and transformers load: 388 numbers, {size / 1000:.1f} kB."
-        in (result.output)
+    assert f"Wrote a plain PEFT LoRA or DoRA, which peft and transformers load: 388 numbers, {size / 1000:.1f} kB." in (
+        result.output
     )
     assert "differ by at most" in result.output and "Weights: exact." in result.output
     assert f"Load it: model = PeftModel.from_pretrained(base_model, {str(tmp_path / 'out')!r})" in result.output

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 
 from tests.contracts.methods.cases import adapter_parameters, differ, every, moved
@@ -83,5 +84,8 @@ def test_a_copied_model_is_independent(case):
     assert torch.equal(case.logits(model.eval()), before)
     if case.method.wraps_layers:
         hooks = [len(module._forward_pre_hooks) for module in model.modules()]
-        twin.unload()
+        bare = twin.unload()
         assert [len(module._forward_pre_hooks) for module in model.modules()] == hooks
+        assert not any(isinstance(module, BaseTunerLayer) for module in bare.modules())
+        assert not any(module._forward_pre_hooks or module._forward_hooks for module in bare.modules())
+        assert differ(case.logits(model), case.logits(case.model.make()))  # which still has its adapter
