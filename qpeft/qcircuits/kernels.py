@@ -166,22 +166,23 @@ class StepMatrices:
                 self.local.append([m for part, count in parts for m in part[row * count : (row + 1) * count]])
 
 
-def run(program: Program, states: Tensor, tables: Sequence[Tensor], columns: int, reuse: bool) -> Tensor:
+def run(program: Program, states: Tensor, tables: Sequence[Tensor], columns: int, reuse: bool, done: int = 0) -> Tensor:
     """All steps in order, with the matrices that `Program.matrices` gave.
 
     Args:
         program: What to run.
-        states: (B, D * C) or (D * C,), with the C states last; left as they are.
+        states: (B, D * C) or (D * C,), in the layout after `done` layers; left as they are.
         tables: The matrices.
         columns: C.
         reuse: Whether results may be overwritten; not if autograd records them.
+        done: How many steps, all of them layers, to leave out at the start.
 
     Returns:
         The final states, of the same shape, in the layout after `program.layers` layers.
     """
-    layout, frame, buffers = Layout(program.num_qubits, columns), Frame(states), Buffers(reuse)
+    layout, frame, buffers = Layout(program.num_qubits, columns, done), Frame(states), Buffers(reuse)
     transposed = StepMatrices(program, [t.mT for t in tables], states.ndim == 1)
-    for step in program.steps:
+    for step in program.steps[done:]:
         if isinstance(step, MonomialStep):
             frame = _permute(step, frame, layout, buffers)
         elif isinstance(step, LocalStep):
@@ -200,9 +201,9 @@ def run(program: Program, states: Tensor, tables: Sequence[Tensor], columns: int
 
 
 def run_back(
-    program: Program, final: Tensor, cotangent: Tensor, tables: Sequence[Tensor], columns: int
+    program: Program, final: Tensor, cotangent: Tensor, tables: Sequence[Tensor], columns: int, done: int = 0
 ) -> tuple[Tensor, list[Tensor]]:
-    """Walks the program backwards: the cotangent of the initial states, and of each table.
+    """Walks the program backwards: the cotangent of the initial states, and of each table (unset in `done` layers).
 
     State and cotangent are undone by separate calls: a batch of two would start torch's threads for each small product.
     They share three buffers.
@@ -212,7 +213,7 @@ def run_back(
     state, change = Frame(final), Frame(cotangent.contiguous())
     gradients = [torch.empty_like(t) for t in tables]
     inverses, outs = StepMatrices(program, [t.mH for t in tables], single), StepMatrices(program, gradients, single)
-    for step in reversed(program.steps):
+    for step in reversed(program.steps[done:]):
         if isinstance(step, MonomialStep):
             state = _permute_back(step, state, layout, buffers)
             change = _permute_back(step, change, layout, buffers)

@@ -16,7 +16,8 @@ from qpeft.qcircuits.fusion import compile_circuit, footprint
 from qpeft.qcircuits.kernels import run
 from qpeft.qcircuits.layout import Layout
 from qpeft.qcircuits.memory import require_memory
-from qpeft.qcircuits.parts import run_back_in_parts, run_in_parts
+from qpeft.qcircuits.opening import opens
+from qpeft.qcircuits.parts import run_back_in_parts, run_in_parts, start_from_basis
 from qpeft.qcircuits.program import Program
 
 DIFF_METHODS = ("adjoint", "backprop")
@@ -29,18 +30,21 @@ class _Adjoint(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, program: Program, columns: int, state: Tensor, *tables: Tensor) -> Tensor:
-        final = run_in_parts(program, state, tables, columns)
-        ctx.program, ctx.columns = program, columns
+    def forward(
+        ctx: Any, program: Program, columns: int, shape: tuple[int, ...], state: Tensor | None, *tables: Tensor
+    ) -> Tensor:
+        final = run_in_parts(program, shape, state, tables, columns)
+        ctx.program, ctx.columns, ctx.from_basis = program, columns, state is None
         ctx.save_for_backward(final, *tables)
         return final
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        given = (ctx.program, ctx.columns, ctx.needs_input_grad[2], cotangent, *ctx.saved_tensors)
+        how = {"from_basis": ctx.from_basis, "need_initial": ctx.needs_input_grad[3]}
+        given = (ctx.program, ctx.columns, how, cotangent, *ctx.saved_tensors)
         if torch.is_grad_enabled():  # under create_graph
-            return None, None, *_AdjointBackward.apply(*given)  # type: ignore[no-untyped-call]
-        return None, None, *_AdjointBackward.forward(None, *given)
+            return None, None, None, *_AdjointBackward.apply(*given)  # type: ignore[no-untyped-call]
+        return None, None, None, *_AdjointBackward.forward(None, *given)
 
 
 class _AdjointBackward(torch.autograd.Function):
@@ -52,10 +56,16 @@ class _AdjointBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, program: Program, columns: int, need_initial: bool, cotangent: Tensor, final: Tensor, *tables: Tensor
+        ctx: Any,
+        program: Program,
+        columns: int,
+        how: dict[str, bool],
+        cotangent: Tensor,
+        final: Tensor,
+        *tables: Tensor,
     ) -> tuple[Tensor | None, ...]:
         with full_precision(final.device):
-            initial, gradients = run_back_in_parts(program, final, cotangent, tables, columns, need_initial)
+            initial, gradients = run_back_in_parts(program, final, cotangent, tables, columns, **how)
         return initial, *gradients
 
     @staticmethod
@@ -117,7 +127,7 @@ class StatevectorEngine(Engine):
             EngineError: Wrong shape or dtype, or more memory than there is.
         """
         if initial_state is None:
-            return self._run(circuit, angles, None)[..., 0]
+            return self._run(circuit, angles, None, 1)[..., 0]
         check_angles(circuit, angles)
         if initial_state.shape[-1:] != (2**circuit.num_qubits,):
             raise EngineError(
@@ -163,8 +173,7 @@ class StatevectorEngine(Engine):
         if not 1 <= k <= dim:
             raise EngineError(f"a circuit on {circuit.num_qubits} qubits has 1 to {dim} columns; given k={k}")
         check_angles(circuit, angles)
-        self._require_memory(circuit, k, angles.dtype, angles.device)  # before the identity below
-        return self._run(circuit, angles, torch.eye(dim, k, dtype=angles.dtype, device=angles.device))
+        return self._run(circuit, angles, None, k)
 
     def _require_memory(
         self, circuit: Circuit, states: int, dtype: torch.dtype, device: torch.device, circuits: int = 1
@@ -181,29 +190,31 @@ class StatevectorEngine(Engine):
                 f"{name} of shape {tuple(given.shape)} and angles of shape {tuple(angles.shape)} do not "
                 "broadcast: their leading axes must agree"
             ) from error
-        return self._run(circuit, angles.expand(*leading, angles.shape[-1]), start)
+        return self._run(circuit, angles.expand(*leading, angles.shape[-1]), start, start.shape[-1])
 
-    def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None) -> Tensor:
-        """Angles (..., P), start (..., D, C) or (D, C), |0...0> if None -> (..., D, C)."""
+    def _run(self, circuit: Circuit, angles: Tensor, start: Tensor | None, columns: int) -> Tensor:
+        """Angles (..., P), start (..., D, C) or (D, C), the first basis states if None -> (..., D, C)."""
         check_angles(circuit, angles)
         complex_run = not circuit.is_real or (start is not None and start.is_complex())
         dtype = angles.dtype.to_complex() if complex_run else angles.dtype
         leading, dim = angles.shape[:-1], 2**circuit.num_qubits
-        columns = 1 if start is None else start.shape[-1]
         flat = angles.reshape(math.prod(leading), angles.shape[-1])
         self._require_memory(circuit, len(flat) * columns, dtype, angles.device, len(flat))
         program = compile_circuit(circuit, dtype, angles.device)
         shape = (dim * columns,) if len(flat) == 1 else (len(flat), dim * columns)
-        if start is None:
-            state = torch.zeros(shape, dtype=dtype, device=angles.device)
-            state.select(-1, 0).fill_(1)
-        else:
+        state: Tensor | None = None
+        if start is not None:
             state = start.to(dtype).reshape(*start.shape[:-2], dim * columns).expand(*leading, -1).reshape(shape)
+        elif columns == 1 or not opens(program):  # a single state is faster through the first layer than past it
+            state = torch.eye(dim, columns, dtype=dtype, device=angles.device).view(-1).expand(shape)
         final: Tensor
         with full_precision(angles.device):
             tables = program.matrices(flat)
             if self.diff_method == "adjoint":
-                final = _Adjoint.apply(program, columns, state, *tables)  # type: ignore[no-untyped-call]
+                final = _Adjoint.apply(program, columns, shape, state, *tables)  # type: ignore[no-untyped-call]
+            elif state is None:
+                state = start_from_basis(program, shape, tables, columns)
+                final = run(program, state, tables, columns, reuse=False, done=1)
             else:
                 final = run(program, state, tables, columns, reuse=False)
         first = Layout(circuit.num_qubits, columns, program.layers).first

@@ -39,6 +39,12 @@ def test_complex_numbers_count_twice():
         ENGINE.state(CircuitBuilder(40).rx(0).build(), torch.zeros(1))
 
 
+def test_states_of_one_circuit_share_its_matrices():
+    held = footprint(ansatz("ry_cnot", 8, 4))
+    shared, own = (memory.needed_bytes(8, 16, torch.float32, held, circuits=circuits) for circuits in (1, 16))
+    assert own - shared == 3 * 15 * 4 * (2 * 16 * 16) * 4  # tables held, circuits, layers, two blocks, bytes
+
+
 def test_nothing_is_allocated_before(free, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("allocated before the check")

@@ -215,6 +215,22 @@ class TestColumns:
         assert gradcheck(lambda a: engine.columns(circuit, a, 2), (angles,))
 
     @both
+    @pytest.mark.parametrize("k", [2, 8, 9, 65, 512])
+    @pytest.mark.parametrize("names", [REAL, None], ids=["real", "complex"])
+    def test_several_blocks(self, engine, names, k):
+        circuit = random_circuit(9, 40, seed=3, names=names) if names else random_circuit(9, 40, seed=3)
+        circuit = ansatz("ry_cnot", 9, 1).compose(circuit)  # a layer of gates on all qubits first
+        angles, last = some_angles(circuit, 2).requires_grad_(), torch.eye(512, dtype=torch.float64)[k - 1]
+        column = engine.columns(circuit, angles, k)[..., -1]
+        expected = engine.state(circuit, angles, last)
+        close(column, expected.detach())
+        weights = some_states(512)
+        torch.testing.assert_close(
+            *(torch.autograd.grad((each * weights).sum().abs(), angles)[0] for each in (column, expected)),
+            rtol=0, atol=1e-12,
+        )  # fmt: skip
+
+    @both
     @pytest.mark.parametrize("k", [0, -1, 9])
     def test_number_of_columns(self, engine, k):
         with pytest.raises(EngineError, match=f"3 qubits has 1 to 8 columns; given k={k}"):

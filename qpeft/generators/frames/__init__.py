@@ -1,5 +1,6 @@
 """Frames: matrices with orthonormal columns, each family in its own short file."""
 
+from qpeft.generators.frames.acting import ActingFrame
 from qpeft.generators.frames.base import Frame
 from qpeft.generators.frames.cayley import CayleyFrame
 from qpeft.generators.frames.exponential import ExponentialFrame
@@ -16,6 +17,7 @@ from qpeft.registry import Registry
 
 __all__ = [
     "FRAMES",
+    "ActingFrame",
     "CayleyFrame",
     "ExponentialFrame",
     "Frame",
