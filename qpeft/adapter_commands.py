@@ -54,9 +54,11 @@ def count(
 
     Example: qpeft count --model embedded --method qpa --rank 4
     """
+    from qpeft.adapters.method_table import METHODS
     from qpeft.training.counting import count as run
 
     config = build(CountConfig, {}, flags)
+    METHODS[config.adapter.method].refuse_unused(config.settings, CountConfig().settings)
     quiet()
     found = run(model, config, chunk_sizes or ())
     say = console.print

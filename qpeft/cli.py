@@ -42,20 +42,23 @@ def train(
     ] = None,
     **flags: Any,
 ) -> None:
-    """Adapt a language model to a text or to labelled texts, and export the result as a plain LoRA.
+    """Adapt a language model to a text or to labelled texts, and export the result.
 
-    A circuit generates the LoRA weights of the output head (or of --targets). The output folder then holds the
-    compact adapter, the exported LoRA, metrics.json, the settings, a loss plot and report.md.
+    By default a circuit generates the LoRA weights of the output head; --method and --targets choose others (qpeft
+    methods lists them). The output folder then holds the adapter, its export (a plain LoRA, or what suits the method),
+    metrics.json, the settings, a loss plot and report.md.
 
     Example: qpeft train --model embedded --data embedded --budget 1200 --steps 200
 
     Example: qpeft train --task classification --model FOLDER --data SST-2 --targets q_proj,v_proj
     """
+    from qpeft.adapters.method_table import METHODS
     from qpeft.training.finetune import train as run
     from qpeft.training.report import warnings_for
     from qpeft.training.tasks import task_for
 
     settings = build(TrainConfig, read_settings(config) if config else {}, flags)
+    METHODS[settings.adapter.method].refuse_unused(settings.settings, CountConfig().settings)
     quiet()
     try:
         result = run(settings, console)
@@ -66,7 +69,7 @@ def train(
     console.print(_metrics_table(task, {settings.adapter.method: result.metrics}))
     for text in warnings_for(task, result.metrics):
         console.print(f"[yellow]Mind:[/yellow] {text}.")
-    console.print(f"Adapter, export and report: {result.folder}", highlight=False, markup=False)
+    console.print(f"Results: {result.folder}", highlight=False, markup=False)
 
 
 @app.command(name="compare")

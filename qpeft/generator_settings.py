@@ -9,6 +9,7 @@ from typing import Any
 from qpeft.engines import check_engine
 from qpeft.errors import ConfigError
 from qpeft.options import check_whole, is_whole, option
+from qpeft.qcircuits import Circuit
 from qpeft.registry import Registry
 
 STARTS = ("identity", "paper")
@@ -31,9 +32,9 @@ PRESETS: Registry[dict[str, Any]] = Registry(
 class GeneratorSettings:
     """How a circuit and a mapping network generate an adapter's weights (arXiv 2410.09846).
 
-    Fields left None are taken from the preset. Without `chunk_size` or `budget` a generator keeps to its carrier's usual
-    budget, half of what LoRA of rank 1 trains on the same layers where a LoRA is generated; it trains more if the
-    smallest generator is larger.
+    Fields left None are taken from the preset. Without `chunk_size` or `budget` a generator keeps to its carrier's
+    usual budget, half of what LoRA of rank 1 trains on the same layers where a LoRA is generated; it trains more if
+    the smallest generator is larger.
 
     Raises:
         ConfigError: A value that is not allowed.
@@ -61,6 +62,11 @@ class GeneratorSettings:
                 "saved as a file: qpeft.register_engine gives an engine of your own a name"
             )
         check_engine(self.engine, self.diff_method, self.gradient_shots)
+        if not (isinstance(self.ansatz, str | Circuit) or callable(self.ansatz)):
+            raise ConfigError(
+                f"ansatz is {self.ansatz!r}; give a registered name, a Circuit, or a function (num_qubits, reps) -> "
+                "Circuit"
+            )
         PRESETS[self.preset]  # an unknown name raises
         _require(self.start is None or self.start in STARTS, f"start {self.start!r} is not one of {', '.join(STARTS)}")
         _require(self.scope in SCOPES, f"scope {self.scope!r} is not one of {', '.join(SCOPES)}")

@@ -39,3 +39,20 @@ def test_count_of_a_plain_method():
 def test_count_of_several_generators():
     result = run("count", "--model", "embedded", "--targets", "c_attn", "--scope", "layer")
     assert "4 generators; qubits are those of the largest." in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "lora", "--budget", "500"), "--budget is no setting of the method lora; leave it out. It takes"),
+        (("--method", "houlsby", "--placement", "after"), "--placement is no setting of the method houlsby"),
+        (("--method", "adalora", "--bottleneck", "4"), "--bottleneck is no setting of the method adalora"),
+    ],
+)
+def test_settings_that_a_method_does_not_look_at_are_refused(arguments, message):
+    result = run("count", "--model", "embedded", *arguments)
+    assert message in str(result.exception)
+
+
+def test_settings_that_a_method_derives_are_taken():
+    assert run("count", "--model", "embedded", "--method", "adalora", "--rank", "2").exit_code == 0

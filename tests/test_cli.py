@@ -51,7 +51,7 @@ def test_train_from_toml_with_a_flag_over_it(model_folder, text_file, tmp_path):
     done = qpeft("train", "--config", tmp_path / "settings.toml", "--steps", 2)
     assert done.returncode == 0, done.stderr
     assert "bits/byte" in done.stdout
-    assert "Adapter, export and report:" in done.stdout
+    assert "Results:" in done.stdout
     again = qpeft("train", "--config", tmp_path / "settings.toml", "--steps", 2)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr

@@ -197,7 +197,7 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
     def to_dict(self) -> dict[str, Any]:
         """Plain data; a circuit or function of the user's own is the circuit in `resolved`, which is marked as saved.
 
-        What is read back with the mark builds that adapter or none; `dataclasses.replace` of a config in use has none.
+        What is read back with the mark builds that adapter or none, until `resolved` is set to None.
         """
         ansatz = self.ansatz
         try:
@@ -237,11 +237,15 @@ class QPAConfig(GeneratedConfig, LoraConfig):  # type: ignore[misc]  # peft is u
         LoraConfig.__post_init__(self)
         self.peft_type = QpeftType.QPA
         self.check_generated()
-        if self.dora_magnitude is None:
+        if self.use_dora not in (True, False, None):
+            raise ConfigError(f"use_dora is {self.use_dora!r}; it must be true or false")
+        if self.dora_magnitude is not None and not self.use_dora:
+            raise ConfigError(f"dora_magnitude={self.dora_magnitude!r} needs use_dora=True; set it, or leave it out")
+        if self.use_dora and self.dora_magnitude is None:
             self.dora_magnitude = "absolute" if self.start == "paper" else "relative"
-        for name, allowed in (("dora_magnitude", MAGNITUDES), ("dora_magnitude_size", MAGNITUDE_SIZES)):
+        for name, allowed in (("dora_magnitude", (None, *MAGNITUDES)), ("dora_magnitude_size", MAGNITUDE_SIZES)):
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+                raise ConfigError(f"{name} {getattr(self, name)!r} is not one of {', '.join(filter(None, allowed))}")
 
     def lora_rank_1(self, pieces: Sequence[Piece]) -> int:
         """Numbers that LoRA of rank 1 trains on the same layers."""

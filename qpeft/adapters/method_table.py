@@ -73,7 +73,8 @@ METHODS: Registry[Method] = Registry(
             peft.AdaLoraConfig, TARGETS | {"lora_alpha": "alpha", "lora_dropout": "dropout"},
             "P (out x r'), Q (r' x in), r' values; r' falls from 1.5 r to r on average",
             "R (in + out + 1), R = 1.5 r rounded up",
-            "arXiv 2303.10512", 1e-1, derived=_adalora, callbacks=lambda model: [RankAllocation()],
+            "arXiv 2303.10512", 1e-1, derived=_adalora, derived_from=("rank",),
+            callbacks=lambda model: [RankAllocation()],
         ),
         "sora": Method(
             SoRAConfig, LORA | {"threshold": "threshold", "gate_l1": "gate_l1"}, "A, B and a gate for each rank",

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from qpeft.adapters.config import GeneratedConfig
+from qpeft.errors import ConfigError
 
 Settings = Mapping[str, Any]  # the settings of all sections of `qpeft.training.config.TrainConfig`, by name
 
@@ -32,6 +33,7 @@ class Method:
             same adapter with "stored" weights, which needs no circuit.
         fixed: Config fields that make the method what it is.
         derived: Config fields computed from settings.
+        derived_from: The settings `derived` looks at.
         callbacks: What a Trainer of the model needs besides its own.
     """
 
@@ -46,6 +48,7 @@ class Method:
     export: str = "lora"
     fixed: Mapping[str, Any] = field(default_factory=dict)
     derived: Callable[[Settings], dict[str, Any]] = lambda settings: {}
+    derived_from: tuple[str, ...] = ()
     callbacks: Callable[[nn.Module], list[TrainerCallback]] = lambda model: []
 
     @property
@@ -68,6 +71,18 @@ class Method:
             given["alpha"] = 2 * given["rank"]
         filled = {name: given[setting] for name, setting in self.fields.items() if given[setting] is not None}
         return self.config(task_type=task_type, **filled, **self.fixed, **self.derived(given))
+
+    def refuse_unused(self, settings: Settings, defaults: Settings) -> None:
+        """Raises `ConfigError` for settings that differ from their defaults and that this method does not look at."""
+        own = {*self.fields.values(), *self.derived_from} - {"seed", "steps"}
+        unused = [
+            name for name in settings.keys() - own - {"method", "seed", "steps"} if settings[name] != defaults[name]
+        ]
+        if unused:
+            first, *others = (f"--{name.replace('_', '-')}" for name in [min(unused), *sorted(own)])
+            raise ConfigError(
+                f"{first} is no setting of the method {settings['method']}; leave it out. It takes {', '.join(others)}"
+            )
 
     def check(self, settings: Settings, task_type: str) -> None:
         """Raises what building the adapter would, as far as that needs no model: unknown names, missing packages."""

@@ -60,5 +60,5 @@ def another_build(saved: dict[str, Any] | None, settings: dict[str, Any], sizes:
         problems.append(f"it was made for {was} generated weights, and this model's targets need {now}")
     return ConfigError(
         f"the saved adapter cannot be rebuilt: {'; '.join(problems)}. Load it unchanged on the model it was trained "
-        "on, or make a new config for a new adapter"
+        "on; for a new adapter, dataclasses.replace(config, resolved=None) makes a config of its own"
     )

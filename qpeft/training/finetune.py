@@ -73,9 +73,11 @@ def _check_positions(model: Any, context: int, virtual_tokens: int) -> None:
     """A prefix takes positions too."""
     positions = num_positions(model.config)
     if positions is not None and context + virtual_tokens > positions:
+        left = positions - virtual_tokens
+        remedy = f"--context to {left}" if left > 1 else "--virtual-tokens"
         raise ConfigError(
             f"context {context} and {virtual_tokens} virtual tokens are more than the model's {positions} positions; "
-            f"lower --context to {positions - virtual_tokens}"
+            f"lower {remedy}"
         )
 
 

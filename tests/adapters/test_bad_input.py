@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from qpeft.adapters import (
@@ -266,7 +266,7 @@ def test_a_config_that_was_read_may_be_changed_for_a_new_adapter(sound):
     read = QPAConfig.from_pretrained(sound)
     with pytest.raises(ConfigError, match="cannot be rebuilt"):
         get_peft_model(gpt2(vocabulary=300), read)
-    get_peft_model(gpt2(vocabulary=300), dataclasses.replace(read))
+    get_peft_model(gpt2(vocabulary=300), dataclasses.replace(read, resolved=None))
     get_peft_model(gpt2(), QPAConfig.from_pretrained(sound))
 
 
@@ -310,3 +310,24 @@ def test_without_the_import_peft_does_not_know_the_method(sound, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, tmp_path, sound], check=True, capture_output=True, text=True)
     assert done.stdout == "'QPA'\n'QPA'\n"
     assert "KeyError: 'QPA'" in (sound / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["seed", "ansatz"])
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder: PeftModel.from_pretrained(gpt2(), folder),
+        lambda folder: PeftModel.from_pretrained(gpt2(), folder, config=PeftConfig.from_pretrained(folder)),
+        lambda folder: PeftModel.from_pretrained(gpt2(), folder, config=QPAConfig.from_pretrained(folder)),
+    ],
+    ids=["folder", "peft config", "own config"],
+)
+def test_an_edited_config_is_refused_however_it_is_read(tmp_path, name, load):
+    model = get_peft_model(gpt2(), QPAConfig(r=2, target_modules=["lm_head"], chunk_size=16))
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    data = json.loads(file.read_text(encoding="utf8"))
+    data[name] = {"seed": 5, "ansatz": "rx_cnot"}[name]
+    file.write_text(json.dumps(data), encoding="utf8")
+    with pytest.raises(ConfigError, match=f"its config's {name} changed since it was built"):
+        load(tmp_path)

@@ -125,15 +125,22 @@ def test_the_magnitudes_are_as_many_as_outputs_or_inputs():
 
 
 def test_the_papers_preset_generates_the_magnitudes_themselves():
-    assert QPAConfig(preset="paper").dora_magnitude == "absolute"
-    assert QPAConfig().dora_magnitude == "relative"
+    assert QPAConfig(use_dora=True, preset="paper").dora_magnitude == "absolute"
+    assert QPAConfig(use_dora=True).dora_magnitude == "relative"
 
 
 @pytest.mark.parametrize("wrong", [{"dora_magnitude": "big"}, {"dora_magnitude_size": "both"}])
 def test_bad_settings(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ConfigError, match=f"{name} '{value}' is not one of"):
-        QPAConfig(**wrong)
+        QPAConfig(use_dora=True, **wrong)
+
+
+def test_magnitudes_without_dora_are_refused():
+    with pytest.raises(ConfigError, match="dora_magnitude='absolute' needs use_dora=True"):
+        QPAConfig(dora_magnitude="absolute")
+    with pytest.raises(ConfigError, match="use_dora is 'yes'; it must be true or false"):
+        QPAConfig(use_dora="yes")
 
 
 def test_one_generator_a_layer():
