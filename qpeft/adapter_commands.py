@@ -27,9 +27,10 @@ def methods() -> None:
     from qpeft.adapters.method_table import METHODS
 
     table = Table(box=SIMPLE, show_lines=True, pad_edge=False)
-    table.add_column("method", min_width=max(map(len, METHODS)))
-    for column in ("trains", "count", "merges", "export"):
+    table.add_column("method", width=max(map(len, METHODS)))
+    for column in ("trains", "count", "merges"):
         table.add_column(column)
+    table.add_column("export", no_wrap=True)
     for name, method in METHODS.items():
         table.add_row(
             Text.assemble((name, "bold"), f"\n{method.source}"), method.trains, method.count,
@@ -62,9 +63,12 @@ def count(
     quiet()
     found = run(model, config, chunk_sizes or ())
     say = console.print
+    place, compared = f"{len(found.targets)} layer(s)", "these layers"
+    if found.is_prefix:
+        place, compared = "every layer's keys and values", f"{', '.join(found.targets)} alone"
     say(
-        f"{config.adapter.method} on {len(found.targets)} layer(s) of {model} trains {found.trained:,} numbers, "
-        f"{found.trained / found.model:.2%} of the model's {found.model:,}. LoRA r=1 on these layers trains "
+        f"{config.adapter.method} on {place} of {model} trains {found.trained:,} numbers, "
+        f"{found.trained / found.model:.2%} of the model's {found.model:,}. LoRA r=1 on {compared} trains "
         f"{found.lora_rank_1:,}.", highlight=False, markup=False,
     )  # fmt: skip
     if found.generated is None:

@@ -1,6 +1,7 @@
 import pytest
 from typer.testing import CliRunner
 
+from qpeft.adapters.export import FORMS
 from qpeft.adapters.method_table import METHODS
 from qpeft.cli import app
 
@@ -19,6 +20,17 @@ def test_methods_lists_every_method_with_its_source():
         assert method.source.split(",")[0] in result.output
 
 
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_methods_cuts_no_word(columns):
+    output = CliRunner(env={"COLUMNS": columns}).invoke(app, ["methods"]).output
+    shown = set(output.split())
+    for form in {METHODS[name].export for name in METHODS}:
+        assert set(FORMS[form].title.split()) <= shown
+    for name in METHODS:
+        assert f" {name} " in output
+    assert max(map(len, output.splitlines())) <= int(columns)
+
+
 def test_count_says_what_trains_and_lists_chunk_sizes():
     result = run("count", "--model", "embedded", "--budget", "1200", "--chunk-sizes", "16", "--chunk-sizes", "64")
     assert result.exit_code == 0
@@ -34,6 +46,14 @@ def test_count_of_a_plain_method():
     result = run("count", "--model", "embedded", "--method", "lora", "--rank", "2")
     assert "lora on 1 layer(s) of embedded trains 4,352 numbers, 0.40% of" in " ".join(result.output.split())
     assert "chunk size" not in result.output
+
+
+@pytest.mark.parametrize("method", ["prefix", "qpa-prefix"])
+def test_count_of_a_prefix_is_of_every_layer_and_is_compared_with_the_head(method):
+    text = " ".join(run("count", "--model", "embedded", "--method", method).output.split())
+    assert f"{method} on every layer's keys and values of embedded trains " in text
+    assert "LoRA r=1 on lm_head alone trains 2,176." in text
+    assert "layer(s)" not in text
 
 
 def test_count_of_several_generators():

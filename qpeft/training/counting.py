@@ -45,15 +45,17 @@ class Counts:
     """Counts for one adapter on one model.
 
     Attributes:
-        targets: Layers the adapter changes and (out_features, in_features).
+        targets: Layers the adapter changes and (out_features, in_features); the output head for a prefix.
+        is_prefix: Whether the adapter changes no layer, but adds keys and values to each.
         trained: Numbers that train with the settings as they are.
         model: Numbers of the model.
-        lora_rank_1: What LoRA of rank 1 trains on the same layers.
+        lora_rank_1: What LoRA of rank 1 trains on `targets`.
         generated: How many numbers are generated; None for a method that stores them.
         choices: Counts for several chunk sizes; empty for a method that generates nothing.
     """
 
     targets: dict[str, Shape]
+    is_prefix: bool
     trained: int
     model: int
     lora_rank_1: int
@@ -80,8 +82,9 @@ def count(model: str, config: CountConfig, chunk_sizes: Sequence[int] = ()) -> C
     pieces = bank.pieces if isinstance(bank, QPABank) else []
     choices = _choices(adapted.peft_config["default"], pieces, chunk_sizes) if pieces else []
     return Counts(
-        targets, trained, total - trained, sum(fan_out + fan_in for fan_out, fan_in in targets.values()),
-        sum(piece.size for piece in pieces) or None, choices,
+        targets, adapter.is_prompt_learning, trained, total - trained,
+        sum(fan_out + fan_in for fan_out, fan_in in targets.values()), sum(piece.size for piece in pieces) or None,
+        choices,
     )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ def test_settings_of_other_methods_are_not_looked_at():
 
 
 def test_what_peft_refuses_is_said_with_the_method():
-    with pytest.raises(ConfigError, match=r"peft cannot put a LOHA adapter on this model: .*Conv1D"):
-        attach(gpt2(), config("loha", targets=["c_attn"]))
-    with pytest.raises(ConfigError, match="Did you mean 'c_attn'"):
-        attach(gpt2(), config("boft", targets=["c_atn"]))
+    with pytest.raises(ConfigError, match=r"peft cannot put a BOFT adapter on this model: .*boft_block_size"):
+        attach(gpt2(), config("boft", targets=["lm_head"], block_size=5))  # of 32 inputs
+    with pytest.raises(ConfigError, match="Did you mean 'lm_head'"):
+        attach(gpt2(), config("boft", targets=["lm_hed"]))

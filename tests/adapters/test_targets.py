@@ -1,6 +1,16 @@
 import pytest
 import torch
-from peft import AdaLoraConfig, LoraConfig, PrefixTuningConfig, VeraConfig, get_peft_model
+from peft import (
+    AdaLoraConfig,
+    BOFTConfig,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    OFTConfig,
+    PrefixTuningConfig,
+    VeraConfig,
+    get_peft_model,
+)
 from torch import nn
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2Model
 
@@ -123,7 +133,7 @@ def test_a_second_adapter_sees_the_same_layers(targets):
         ({"target_modules": ["c_atn"]}, r"unknown target layer 'c_atn'. Did you mean 'c_attn'.*lm_head"),
         ({"target_modules": ["c_attn", "lm_hed"]}, r"'lm_hed'. Did you mean 'lm_head'\?"),
         ({"target_modules": "c_attn"}, "unknown target layer 'c_attn'"),  # a string is an expression for a whole name
-        ({"target_modules": ["wte"]}, "'transformer.wte' is a Embedding; only Linear and Conv1D"),
+        ({"target_modules": ["wte"]}, "'transformer.wte' is an Embedding; only Linear and Conv1D"),
         ({"target_modules": ["ln_1"]}, "'transformer.h.0.ln_1' is a LayerNorm; only Linear and Conv1D"),
         ({"target_modules": ["attn"]}, "'transformer.h.0.attn' is a GPT2Attention; only Linear"),
         ({"target_modules": []}, "no layer is left to adapt"),
@@ -196,8 +206,21 @@ def test_a_prefix_adapts_the_head_of_a_language_model_and_no_layer_of_a_classifi
 
 @pytest.mark.parametrize("make", [AdaLoraConfig, SoRAConfig, FeedForwardConfig, QPAConfig])
 def test_other_methods_may_not(make):
-    with pytest.raises(ConfigError, match="wte' is a Embedding; only Linear and Conv1D layers"):
+    with pytest.raises(ConfigError, match="wte' is an Embedding; only Linear and Conv1D layers"):
         resolve_targets(gpt2(), make(target_modules=["wte"], **({"total_step": 9} if make is AdaLoraConfig else {})))
+
+
+@pytest.mark.parametrize("make", [LoHaConfig, LoKrConfig, BOFTConfig, OFTConfig])
+@pytest.mark.parametrize("target", ["c_attn", "wte"])
+def test_layers_that_a_method_of_peft_cannot_adapt_are_neither_taken_nor_named_as_available(make, target):
+    assert resolve_targets(gpt2(), make(target_modules=["lm_head"])) == {"lm_head": (100, 32)}
+    with pytest.raises(
+        ConfigError, match=rf"{target}' is an? \w+; only Linear layers can be adapted. Available: lm_head$"
+    ):
+        resolve_targets(gpt2(), make(target_modules=[target]))
+    if target == "c_attn":
+        with pytest.raises((TypeError, ValueError), match="not supported"):  # in the words of peft itself
+            get_peft_model(gpt2(), make(target_modules=[target]))
 
 
 @pytest.mark.parametrize(

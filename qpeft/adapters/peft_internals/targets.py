@@ -15,11 +15,12 @@ from qpeft.errors import ConfigError, unknown_name
 from qpeft.options import is_whole
 
 Shape = tuple[int, int]  # (out_features, in_features)
+_LINEAR_ONLY = (PeftType.LOHA, PeftType.LOKR, PeftType.OFT, PeftType.BOFT)
 
 
 def linear_shape(module: Any) -> Shape | None:
     """(out_features, in_features) of a Linear or Conv1D, wrapped or not; None for anything else."""
-    base: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    base = _bare(module)
     if isinstance(base, nn.Linear):
         return base.out_features, base.in_features
     if isinstance(base, Conv1D):
@@ -96,16 +97,27 @@ def default_targets(model: nn.Module, config: PeftConfig) -> set[str]:
 
 def _adaptable(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
     """The layers that a config's method can adapt."""
-    layers = linear_layers(model)
-    if config.peft_type != PeftType.LORA:
-        return layers
-    shapes = {name: layers.get(name) or _embedding_shape(module) for name, module in _outer_modules(model).items()}
+    kinds = _kinds(config)
+    found = {name: module for name, module in _outer_modules(model).items() if isinstance(_bare(module), kinds)}
+    shapes = {name: linear_shape(module) or _embedding_shape(module) for name, module in found.items()}
     return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _kinds(config: PeftConfig) -> tuple[type[nn.Module], ...]:
+    """The classes of layers that a config's method can adapt, of those whose shape is known here."""
+    if config.peft_type in _LINEAR_ONLY:
+        return (nn.Linear,)
+    return (nn.Linear, Conv1D, nn.Embedding) if config.peft_type == PeftType.LORA else (nn.Linear, Conv1D)
+
+
+def _bare(module: Any) -> Any:
+    """A layer without the adapters that wrap it."""
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
 def _embedding_shape(module: Any) -> Shape | None:
     """(embedding_dim, num_embeddings) of an embedding, wrapped or not: the shape of LoRA's update of it."""
-    base: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    base = _bare(module)
     return (base.embedding_dim, base.num_embeddings) if isinstance(base, nn.Embedding) else None
 
 
@@ -131,7 +143,7 @@ def check_ranks(config: PeftConfig, layers: dict[str, Shape]) -> None:
 def resolve_targets(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
     """The layers a config targets, in the model's order; see `default_targets` for `target_modules=None`.
 
-    They are Linear and Conv1D layers; for plain LoRA also embeddings.
+    They are Linear and Conv1D layers; for plain LoRA also embeddings, for peft's LoHa, LoKr, OFT and BOFT Linear alone.
 
     Raises:
         ConfigError: A named target matches no such layer (the message lists the nearest), none is left, or one is
@@ -153,11 +165,11 @@ def resolve_targets(model: nn.Module, config: PeftConfig) -> dict[str, Shape]:
                 raise ConfigError(unknown_name("target layer", target, short))
     unsuited = sorted(matched - layers.keys())
     if unsuited:
-        kinds = {type(model.get_submodule(name)).__name__ for name in unsuited}
-        suited = "Linear, Conv1D and Embedding" if config.peft_type == PeftType.LORA else "Linear and Conv1D"
+        kind = type(model.get_submodule(unsuited[0])).__name__
+        suited = " and ".join(", ".join(suited.__name__ for suited in _kinds(config)).rsplit(", ", 1))
         raise ConfigError(
-            f"target {unsuited[0]!r} is a {' / '.join(sorted(kinds))}; only {suited} layers can be adapted. "
-            f"Available: {', '.join(short)}"
+            f"target {unsuited[0]!r} is {'an' if kind[0] in 'AEIO' else 'a'} {kind}; only {suited} layers can be "
+            f"adapted. Available: {', '.join(short)}"
         )
     if not matched:
         raise ConfigError(
