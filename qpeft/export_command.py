@@ -48,6 +48,7 @@ def export(
     Example: qpeft export runs/demo/qpa/adapter my-model --form merged --weights exact
     """
     _check_output(output, overwrite)
+    _check_apart(adapter, output)
     quiet()
     from qpeft.adapters.export import FORMS, export_adapter
     from qpeft.training.saved import load_saved
@@ -71,6 +72,15 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise ConfigError(f"{output} is a file; give a folder")
     if not overwrite and output.is_dir() and any(output.iterdir()):
         raise ConfigError(f"the folder {output} is not empty; give another, or --overwrite to replace files in it")
+
+
+def _check_apart(adapter: Path, output: Path) -> None:
+    """Refuses an output that would replace the adapter's own files, or mix with them."""
+    source, target = adapter.resolve(), output.resolve()
+    is_adapter = (source / "adapter_config.json").is_file()  # else the folder is refused, and the right one named
+    if is_adapter and (source == target or source in target.parents or target in source.parents):
+        relation = "is" if source == target else "lies inside" if source in target.parents else "contains"
+        raise ConfigError(f"the output {output} {relation} the adapter's folder {adapter}; give a folder of its own")
 
 
 def _size(num_bytes: float) -> str:

@@ -150,6 +150,30 @@ def test_overwriting(saved, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_the_adapters_own_folder_is_not_written_to(saved, tmp_path, monkeypatch, overwrite):
+    saved(QPAConfig(chunk_size=32, **RANK_1))
+    adapter = tmp_path / "adapter"
+    before = {file: file.read_bytes() for file in adapter.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    for source, output in ((adapter, "adapter"), ("adapter", adapter / "lora"), (adapter, "adapter/../adapter")):
+        assert "give a folder of its own" in refused(source, output, *overwrite) or not overwrite
+    assert "contains the adapter's folder" in refused(adapter, tmp_path, "--overwrite")
+    assert {file: file.read_bytes() for file in adapter.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [adapter]
+
+
+@pytest.mark.parametrize("config", [lambda: QPAConfig(chunk_size=32, **RANK_1), lambda: LoraConfig(**RANK_1)])
+def test_numbers_that_are_not_finite(saved, tmp_path, config):
+    saved(config())
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({key: tensor * float("nan") for key, tensor in load_file(path).items()}, path)
+    result = run(tmp_path / "adapter", tmp_path / "out")
+    assert "the adapter's numbers are not finite" in str(result.exception)
+    assert "its file is damaged, or its training diverged" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_forms_that_are_none_or_not_the_adapters(saved, tmp_path):
     saved(LoraConfig(**RANK_1))
     assert "unknown form of export 'loar'. Did you mean 'lora'" in refused(

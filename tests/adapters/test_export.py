@@ -385,9 +385,19 @@ def test_weights_that_are_not_finite_are_not_exported(tmp_path):
     model = trained()
     with torch.no_grad():
         model.base_model.bank().generators[0].mapping.last.bias[0] = float("nan")
-    with pytest.raises(RuntimeError, match="nothing was written"):
+    with pytest.raises(
+        RuntimeError, match=r"numbers are not finite .*file is damaged, or its training diverged; nothing"
+    ):
         export_lora(model, tmp_path / "out")
     assert files(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError) as refused:
+        export_lora(plain_lora(), tmp_path / "file" / "out")
+    assert str(refused.value).startswith(f"the output folder {tmp_path / 'file' / 'out'} cannot be written: ")
+    assert str(refused.value).endswith("; give another folder")
 
 
 def test_an_untrained_adapter_exports_as_the_identity(tmp_path):

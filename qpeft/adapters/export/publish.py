@@ -81,11 +81,12 @@ def publish(
     if weights not in (None, EXACT, LAST_SAMPLE):
         raise ConfigError(f"weights {weights!r} is not one of {LAST_SAMPLE!r}, {EXACT!r} or None (what the model uses)")
     check_form(model, adapter_name, form)
+    _check_finite(model, adapter_name)
     differs = deviation(model, adapter_name)
     stated = EXACT if weights == EXACT or differs is None else differs.weights
     source = with_exact_weights(model, adapter_name) if weights == EXACT and differs is not None else model
     folder = Path(folder)
-    with _as_it_was(model), staged_folder(folder) as staging:
+    with _as_it_was(model), _writing(folder), staged_folder(folder) as staging:
         num_parameters, difference = write(source, staging)
         write_json(staging / STATEMENT_FILE, _statement(source, adapter_name, form, stated))
         _refuse_other_files(folder, staging)
@@ -97,6 +98,26 @@ def _statement(model: PeftModel, adapter_name: str, form: str, weights: str) -> 
     """Which weights were written, and by which engine they were generated (None if by no circuit)."""
     circuits = circuit_generators(model, adapter_name)
     return {"form": form, "weights": weights, "engine": circuits[0][1].engine.describe() if circuits else None}
+
+
+def _check_finite(model: PeftModel, adapter_name: str) -> None:
+    """Refuses an adapter with a parameter that is not finite."""
+    for name, parameter in model.named_parameters():
+        if adapter_name in name.split(".") and not parameter.isfinite().all():
+            raise ExportError(
+                f"the adapter's numbers are not finite ({name}): its file is damaged, or its training diverged; "
+                "nothing was written. Load an earlier copy, or train again"
+            )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Names the folder that was given where the system refuses one inside or beside it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"the output folder {folder} cannot be written: {reason}; give another folder") from error
 
 
 @contextmanager
