@@ -47,18 +47,24 @@ def export(
 
     Example: qpeft export runs/demo/qpa/adapter my-model --form merged --weights exact
     """
-    _check_output(output, overwrite)
     _check_apart(adapter, output)
+    _check_output(output, overwrite)
     quiet()
+    from qpeft.adapters.card import write_base_section
     from qpeft.adapters.export import FORMS, export_adapter
+    from qpeft.training.recipe import loading_lines
     from qpeft.training.saved import load_saved
 
     if form is not None:
         _ = FORMS[form]  # an unknown name raises
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's, of layers whose layout it corrects and heads that we untie
-        done = export_adapter(load_saved(adapter, model), output, form, weights=weights)
+        loaded = load_saved(adapter, model)
+        done = export_adapter(loaded, output, form, weights=weights)
     written = FORMS[done.form]
+    lines = loading_lines(adapter, loaded.peft_config["default"].task_type, model)
+    if lines and not written.whole_model:
+        write_base_section(output, lines)
     console.print(
         f"Wrote {written.description}: {done.num_parameters:,} numbers, {_size(done.num_bytes)}.\n"
         f"Re-loaded, its outputs differ by at most {done.max_difference:.2g} from the adapter's.\n"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_the_adapters_own_folder_is_not_written_to(saved, tmp_path, monkeypatch,
     before = {file: file.read_bytes() for file in adapter.iterdir()}
     monkeypatch.chdir(tmp_path)
     for source, output in ((adapter, "adapter"), ("adapter", adapter / "lora"), (adapter, "adapter/../adapter")):
-        assert "give a folder of its own" in refused(source, output, *overwrite) or not overwrite
+        assert "give a folder of its own" in refused(source, output, *overwrite)
     assert "contains the adapter's folder" in refused(adapter, tmp_path, "--overwrite")
     assert {file: file.read_bytes() for file in adapter.iterdir()} == before
     assert list(tmp_path.iterdir()) == [adapter]
@@ -172,6 +173,30 @@ def test_numbers_that_are_not_finite(saved, tmp_path, config):
     assert "the adapter's numbers are not finite" in str(result.exception)
     assert "its file is damaged, or its training diverged" in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_card_of_the_files_that_are_replaced_goes(saved, tmp_path):
+    saved(QPAConfig(chunk_size=32, **RANK_1))
+    for name, text in (("unfilled", ""), ("filled", "# Ducks\n\nIt speaks of ducks.")):
+        shutil.copytree(tmp_path / "adapter", tmp_path / name)
+        card = tmp_path / name / "README.md"
+        assert "# QPA adapter" in card.read_text()
+        if text:
+            card.write_text(card.read_text().replace("# Model Card for Model ID", text))
+        assert run(tmp_path / "adapter", tmp_path / name, "--overwrite").exit_code == 0
+        left = card.read_text() if card.exists() else ""
+        assert "QPA" not in left and "- qpeft" not in left
+        assert text in left and bool(left) == bool(text)
+
+
+def test_a_classifier_of_no_run_says_how_its_base_is_loaded(saved, tmp_path):
+    config = LoraConfig(r=1, target_modules=["c_attn"], task_type="SEQ_CLS")
+    saved(config, AutoModelForSequenceClassification, num_labels=3)
+    assert run(tmp_path / "adapter", tmp_path / "out").exit_code == 0
+    assert (
+        "AutoModelForSequenceClassification.from_pretrained(..., num_labels="
+        in (tmp_path / "out" / "README.md").read_text()
+    )
 
 
 def test_forms_that_are_none_or_not_the_adapters(saved, tmp_path):

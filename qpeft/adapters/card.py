@@ -15,6 +15,8 @@ from qpeft.files import write_text
 from qpeft.qcircuits import Circuit
 
 BEGIN, END = "<!-- qpeft: written at each saving -->", "<!-- qpeft: end -->"
+_BASE_BEGIN, _BASE_END = "<!-- qpeft: base model -->", "<!-- qpeft: end of base model -->"
+_TEMPLATE = "# Model Card for Model ID"  # the title of a card of peft's that nobody has filled in
 _PACKAGES = ("qpeft", "torch", "peft", "transformers", "numpy")
 _WIDTH, _MOST_LINES = 110, 200  # of a drawing
 
@@ -37,10 +39,8 @@ class CardConfig:
 
 def write_card(config: Any, folder: Path) -> None:
     """Writes or replaces our section of the card in `folder`, and keeps the rest."""
-    from huggingface_hub import ModelCard
-
     path = folder / "README.md"
-    card = ModelCard.load(path) if path.is_file() else ModelCard("---\nlibrary_name: peft\n---\n")
+    card = _load(path)
     card.data["library_name"] = "peft"
     base_model = card.data.get("base_model") or config.base_model_name_or_path
     if base_model:
@@ -49,19 +49,52 @@ def write_card(config: Any, folder: Path) -> None:
         card.data.pop("base_model", None)  # an empty name is refused by the hub
     tags = [tag for tag in card.data.get("tags") or [] if tag != "base_model:adapter:"]
     card.data["tags"] = sorted({*tags, "qpeft"})
-    card.text = _with_section(card.text, "\n".join([BEGIN, "", *_section(config), "", END]))
+    whole = _trained_in_full(config, folder)
+    card.text = _with_section(card.text, BEGIN, END, _section(config, whole))
     write_text(path, str(card).rstrip() + "\n")
 
 
-def _with_section(text: str, section: str) -> str:
-    """`text` with the section in its old place, or before everything else."""
-    begin, end = text.find(BEGIN), text.find(END)
-    if 0 <= begin < end:
-        return text[:begin] + section + text[end + len(END) :]
-    return f"{section}\n\n{text.lstrip()}"
+def write_base_section(folder: Path, loading: list[str]) -> None:
+    """Writes or replaces the part of the card in `folder` that says by which lines of Python `base_model` is loaded."""
+    path = folder / "README.md"
+    card = _load(path)
+    lines = ["## Base model", "", "Load `base_model` so:", "", "```python", *loading, "```"]
+    card.text = _with_section(card.text, _BASE_BEGIN, _BASE_END, lines)
+    write_text(path, str(card).rstrip() + "\n")
 
 
-def _section(config: Any) -> list[str]:
+def drop_sections(folder: Path) -> None:
+    """Removes our sections, of files that were replaced, from the card in `folder`; an unfilled card goes whole."""
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf8") if path.is_file() else ""
+    if BEGIN not in text and _BASE_BEGIN not in text:
+        return
+    card = _load(path)
+    for begin, end in ((BEGIN, END), (_BASE_BEGIN, _BASE_END)):
+        card.text = _with_section(card.text, begin, end, None)
+    if _TEMPLATE in card.text or not card.text.strip():
+        path.unlink()
+    else:
+        card.data["tags"] = [tag for tag in card.data.get("tags") or [] if tag != "qpeft"]
+        write_text(path, str(card).rstrip() + "\n")
+
+
+def _load(path: Path) -> Any:
+    from huggingface_hub import ModelCard
+
+    return ModelCard.load(path) if path.is_file() else ModelCard("---\nlibrary_name: peft\n---\n")
+
+
+def _with_section(text: str, begin: str, end: str, lines: list[str] | None) -> str:
+    """`text` with a section of these lines in its old place, or before everything else; without it if None."""
+    section = "" if lines is None else "\n".join([begin, "", *lines, "", end])
+    first, last = text.find(begin), text.find(end)
+    if 0 <= first < last:
+        return text[:first] + section + text[last + len(end) :]
+    return f"{section}\n\n{text.lstrip()}" if section else text
+
+
+def _section(config: Any, whole: list[str]) -> list[str]:
     kind = getattr(config, "file_type", config.peft_type)
     kind = str(getattr(kind, "value", kind))
     base_model = config.base_model_name_or_path or "not named; the model this adapter was trained on"
@@ -74,6 +107,7 @@ def _section(config: Any) -> list[str]:
         'model = PeftModel.from_pretrained(base_model, "path/to/this/folder")',
         "```", "",
         *config.card_facts(),
+        *([f"Trained in full beside it: {', '.join(whole)}.", ""] if whole else []),
         "Saved with " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES) + ".",
     ]  # fmt: skip
 
@@ -102,7 +136,6 @@ def generator_facts(config: Any) -> list[str]:
         f"seed: {config.seed}",
         f"generators: {len(generators)} (chunk sizes: {_spread([g['chunk_size'] for g in generators])})",
         f"engine: {config.engine}" + (f", differentiated by {config.diff_method}" if config.diff_method else ""),
-        *([f"trained in full beside it: {', '.join(config.modules_to_save)}"] if _whole(config) else []),
     ]
     return [
         "## What generates the weights", "", *(f"- {fact}" for fact in facts), "",
@@ -114,8 +147,16 @@ def generator_facts(config: Any) -> list[str]:
     ]  # fmt: skip
 
 
-def _whole(config: Any) -> bool:
-    return bool(getattr(config, "modules_to_save", None))
+def _trained_in_full(config: Any, folder: Path) -> list[str]:
+    """Of `modules_to_save`, those whose tensors were saved: peft adds the names of heads that a model may not have."""
+    from safetensors import safe_open
+
+    path, names = folder / "adapter_model.safetensors", getattr(config, "modules_to_save", None) or ()
+    if not names or not path.is_file():  # peft saves the tensors first
+        return []
+    with safe_open(path, "pt") as file:
+        keys = list(file.keys())
+    return [name for name in names if any(f".{name}." in f".{key}" for key in keys)]
 
 
 def _spread(sizes: list[int]) -> str:

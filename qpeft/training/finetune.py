@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import set_seed
 
 from qpeft.adapters.attach import attach
+from qpeft.adapters.card import write_base_section
 from qpeft.adapters.export import export_adapter, forms
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import bank_of, count_fully_trained
@@ -165,13 +166,18 @@ def _finish(
 ) -> dict[str, Any]:  # fmt: skip
     """Writes all that a run leaves; gives its metrics."""
     save_adapter(model, folder.path / "adapter")
+    exported = _export(model, folder.path)
+    loading = task_for(config).loading(prepared.resolved)
+    for name in ("adapter", exported["form"]):
+        if loading and name is not None:
+            write_base_section(folder.path / name, loading)
     metrics = {
         "task": config.data.task, "primary": prepared.primary, "resolved": prepared.resolved,
         "method": config.adapter.method, "before": before, "after": after,
         "parameters": {**parameter_counts(model, config), "head": count_fully_trained(model)},
         "seconds_per_step": folder.manifest.get("seconds_per_step"), "learning_rate": learning_rate(config),
         "steps": config.training.steps,
-        "export": _export(model, folder.path), "generator": generator_facts(model),
+        "export": exported, "generator": generator_facts(model),
         "against_exact": _against_exact(model, prepared, config, after),
     }  # fmt: skip
     _write_results(folder, config, metrics, curve)

@@ -14,6 +14,7 @@ from qpeft.errors import ConfigError, QpeftError
 from qpeft.training.config import ModelOptions
 from qpeft.training.heads import PEFT_HEADS
 from qpeft.training.models import load_causal, load_config, load_tokenizer
+from qpeft.training.recipe import resolved_of_run
 from qpeft.training.tasks.classifier import load_classifier
 
 
@@ -33,7 +34,7 @@ def load_saved(adapter: Path, model: str | None = None) -> PeftModel:
     base = model or config.base_model_name_or_path
     if not base:
         raise ConfigError(f"{adapter / CONFIG_NAME} names no base model; give it as --model")
-    bare, fresh = _load_base(config, shapes, base)
+    bare, fresh = _load_base(adapter, config, shapes, base)
     try:
         loaded = PeftModel.from_pretrained(bare, adapter, config=config)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
@@ -88,12 +89,15 @@ def _tensor_shapes(adapter: Path) -> dict[str, list[int]]:
         raise ConfigError(f"{path} is damaged ({error}); save or download the adapter again") from error
 
 
-def _load_base(config: PeftConfig, shapes: dict[str, list[int]], base: str) -> tuple[Any, list[str]]:
+def _load_base(
+    adapter: Path, config: PeftConfig, shapes: dict[str, list[int]], base: str
+) -> tuple[Any, list[str]]:  # fmt: skip
     """The base model for the adapter's task, and the modules that its checkpoint has no weights for."""
     if config.task_type in (None, "CAUSAL_LM"):
         return load_causal(ModelOptions(base)), []
     if config.task_type == "SEQ_CLS":
-        found = load_classifier(ModelOptions(base), _class_names(load_config(base), shapes), _padding(base))
+        names = _class_names(load_config(base), shapes, resolved_of_run(adapter).get("labels"))
+        found = load_classifier(ModelOptions(base), names, _padding(base))
         return found.model, found.fresh
     raise ConfigError(
         f"the command line exports adapters of the tasks CAUSAL_LM and SEQ_CLS; this one is of {config.task_type}. In "
@@ -101,11 +105,14 @@ def _load_base(config: PeftConfig, shapes: dict[str, list[int]], base: str) -> t
     )
 
 
-def _class_names(config: Any, shapes: dict[str, list[int]]) -> list[str] | None:
-    """Names of a classifier's classes, as many as the adapter's own head has; None for a single real number."""
+def _class_names(config: Any, shapes: dict[str, list[int]], trained_on: Any) -> list[str] | None:
+    """Names of a classifier's classes, as many as the adapter's own head has; None for a single real number.
+
+    They are those that its run was trained on, if that is known, else the base model's.
+    """
     # A head may have inner layers, as wide as the model; its last one is the narrowest.
     heads = [shape[0] for key, shape in shapes.items() if any(part in PEFT_HEADS for part in key.split("."))]
-    names = list(config.id2label.values())
+    names = trained_on if isinstance(trained_on, list) else list(config.id2label.values())
     count = min(heads, default=len(names))
     if count == 1:
         return None

@@ -144,7 +144,7 @@ def test_the_trainers_checkpoints_have_one(tmp_path):
         (QPAConfig(r=2, target_modules=HEAD, start="paper"), ["frozen numbers: 0,"]),
         (QPAConfig(r=2, target_modules=HEAD, engine="exact:10x", diff_method="spsa"),
          ["engine: exact:10x, differentiated by spsa"]),
-        (QPAConfig(r=2, target_modules=HEAD, modules_to_save=["ln_f"]), ["trained in full beside it: ln_f"]),
+        (QPAConfig(r=2, target_modules=HEAD, modules_to_save=["ln_f"]), ["Trained in full beside it: ln_f."]),
         (QPAFeedForwardConfig(target_modules=HEAD), ["# QPA_FEED_FORWARD adapter", "with stored weights"]),
         (QPAAdditivePrefixConfig(target_modules=HEAD, length=8), ["# QPA_ADDITIVE_PREFIX adapter", "256 weights"]),
         (QPAPrefixConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),

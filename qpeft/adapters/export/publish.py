@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from qpeft.adapters.card import drop_sections
 from qpeft.adapters.export.forms import check_form, check_model
 from qpeft.adapters.regenerate import (
     EXACT,
@@ -91,6 +92,8 @@ def publish(
         write_json(staging / STATEMENT_FILE, _statement(source, adapter_name, form, stated))
         _refuse_other_files(folder, staging)
         num_bytes = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
+    with _writing(folder):
+        drop_sections(folder)
     return Exported(folder, num_parameters, difference, stated, form, num_bytes)
 
 

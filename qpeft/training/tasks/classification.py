@@ -124,7 +124,10 @@ class Classification(Task):
         labels, model = resolved["labels"], self.config.model.model
         count = len(labels) if isinstance(labels, list) else 1
         names = f", id2label={dict(enumerate(labels))}" if isinstance(labels, list) else ""
+        needed = ("AutoModelForCausalLM", "AutoModelForSequenceClassification")
         lines = [
+            f"from transformers import {', '.join(needed[0 if resolved['copied_embedding'] else 1 :])}",
+            "",
             "base_model = AutoModelForSequenceClassification.from_pretrained(",
             f"    {model!r}, num_labels={count}, pad_token_id={resolved['pad_token_id']}{names}",
             ")",

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
 
+from qpeft.cli import app
 from qpeft.errors import ConfigError
 from qpeft.training.compare import compare
 from qpeft.training.config import DataOptions, ModelOptions, TrainingOptions
@@ -76,6 +78,33 @@ def test_the_files_hold_adapter_and_head_and_give_the_reported_metrics(make, fol
         loaded = PeftModel.from_pretrained(fresh, result.folder / part)
         found = task_for(config).measure(loaded, prepared)
         assert found == pytest.approx(metrics["after"], abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lora", "qpa", "loha"])
+def test_the_cards_lines_load_the_base_and_a_merged_export_keeps_the_labels(make, folders, tmp_path, method):
+    config = make("llama", method)
+    result = train(config)
+    assert main_export(result.folder / "adapter", tmp_path / "merged", "--form", "merged") == 0
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    assert merged.config.id2label == {0: "0", 1: "1"} and merged.config.label2id == {"0": 0, "1": 1}
+    parts = ["adapter"]
+    if method != "loha":
+        assert main_export(result.folder / "adapter", result.folder / "again") == 0
+        parts += ["lora", "again"]
+    for part in parts:
+        card = (result.folder / part / "README.md").read_text()
+        assert "classifier, score" not in card
+        assert ("Trained in full beside it: score." in card) == (method == "qpa" and part == "adapter")
+        section = card.split("## Base model")[1].split("```")[1].removeprefix("python")
+        names = {}
+        exec(section, names)
+        loaded = PeftModel.from_pretrained(names["base_model"], result.folder / part)
+        found = task_for(config).measure(loaded, prepare(config))
+        assert found == pytest.approx(result.metrics["after"], abs=1e-5)
+
+
+def main_export(*arguments):
+    return CliRunner().invoke(app, ["export", *map(str, arguments)]).exit_code
 
 
 CARRIERS = {
