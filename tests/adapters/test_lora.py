@@ -18,7 +18,7 @@ from qpeft.adapters.lora import lora_pieces
 from qpeft.errors import ConfigError
 from qpeft.generators import QPASpec
 from qpeft.generators.philox import uniform
-from qpeft.qcircuits import CircuitBuilder, StatevectorEngine, ansatz, register_ansatz
+from qpeft.qcircuits import ANSATZE, CircuitBuilder, StatevectorEngine, ansatz, register_ansatz
 from tests.tiny_models import IDS, gpt2, llama, logits, shake
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -390,7 +390,9 @@ def test_the_circuit_is_saved_as_json(tmp_path):
     assert torch.equal(logits(again), logits(model))
 
 
-def test_a_function_and_a_registered_name_are_saved_as_their_circuit(tmp_path):
+def test_a_function_and_a_registered_name_are_saved_as_their_circuit(tmp_path, monkeypatch):
+    monkeypatch.setattr(ANSATZE, "_entries", dict(ANSATZE))  # the name is gone afterwards
+
     def mine(num_qubits, reps):
         return ansatz("simplified_two_design", num_qubits, reps)
 

@@ -490,7 +490,7 @@ def test_training_goes_on_from_its_checkpoint_after_a_lost_job(dying, make_confi
     assert len(dying.rows) == 9
     result = train(replace(config, run=replace(config.run, resume=True)))
     assert [step for step, _ in result.curve] == [1, 2, 3, 4, 5, 6]
-    assert result.metrics["export"]["max_logit_difference"] < 1e-4
+    assert result.metrics["export"]["max_difference"] < 1e-4
     assert result.metrics["generator"]["engine"]["engine"] == "QiskitSamplerEngine"
     assert 2 * 2 <= len(dying.rows) - 9 <= 2 * 4 + 1  # the steps left, and the last state
     assert (result.folder / "report.md").exists()
