@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from peft import LoraConfig
 
 from qpeft.adapters.bank import Piece, QPABank, by_scope
+from qpeft.adapters.budget import shares
 from qpeft.adapters.card import CardConfig, generator_facts
 from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.peft_internals import QpeftType
@@ -147,15 +148,7 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
         if self.budget is None:
             usual = [self.usual_budget(group) for group in groups]
             return [max(smallest, share) for smallest, share in zip(least, usual, strict=True)]
-        spare = self.budget - sum(least)
-        if spare < 0 and len(sizes) > 1:
-            raise ConfigError(
-                f"a budget of {self.budget} parameters is too small: the smallest {len(sizes)} generators (one a "
-                f"layer) train {sum(least)}. Raise the budget, or use scope='model'"
-            )
-        if len(sizes) == 1:
-            return [self.budget]
-        return [smallest + spare * size // sum(sizes) for smallest, size in zip(least, sizes, strict=True)]
+        return shares(self.budget, least, sizes)
 
     def usual_budget(self, pieces: Sequence[Piece]) -> int:
         """The budget of a generator if none is given: an eighth of what it generates."""
