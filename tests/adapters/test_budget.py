@@ -23,5 +23,5 @@ def test_larger_targets_get_more():
 
 def test_one_generator_gets_all_and_too_little_is_refused():
     assert shares(5, [10], [300]) == [5]  # its own sizes refuse it, with the smallest there is
-    with pytest.raises(ConfigError, match="the smallest 2 generators .* train 20. Raise the budget"):
+    with pytest.raises(ConfigError, match=r"the smallest 2 generators .* train 20\. Raise the budget"):
         shares(19, [10, 10], [1, 1])
