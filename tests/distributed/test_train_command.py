@@ -39,7 +39,7 @@ def test_a_failure_of_rank_0_after_training_ends_the_others(tmp_path):
 
 
 def test_one_rank_speaks(double):
-    assert double[1].count("Adapter, exported LoRA and report:") == 1
+    assert double[1].count("Results:") == 1
 
 
 def test_one_folder_holds_what_a_run_leaves(single, double):
