@@ -176,7 +176,7 @@ class WithEmbedding(nn.Module):
 
 def test_bad_targets_are_refused_and_leave_the_model_alone(kind):
     base = WithEmbedding()
-    with pytest.raises(ConfigError, match="'table' is a Embedding; only Linear and Conv1D"):
+    with pytest.raises(ConfigError, match="'table' is an Embedding; only Linear and Conv1D"):
         get_peft_model(base, kind(target_modules=["table", "dense"]))
     with pytest.raises(ConfigError, match=r"unknown target layer 'dnse'\. Did you mean 'dense'"):
         get_peft_model(base, kind(target_modules=["dnse"]))
