@@ -10,6 +10,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from qpeft.qcircuits import StatevectorEngine
 from qpeft.training.config import DataOptions, ModelOptions, RunOptions, TrainConfig, TrainingOptions
 from tests.tiny_models import gpt2
 
@@ -55,3 +56,17 @@ def make_config(model_folder, text_file, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def engine_calls(monkeypatch):
+    """The circuits that the exact engine has run, in order."""
+    calls = []
+    probabilities = StatevectorEngine.probabilities
+
+    def counting(self, circuit, angles):
+        calls.append(circuit)
+        return probabilities(self, circuit, angles)
+
+    monkeypatch.setattr(StatevectorEngine, "probabilities", counting)
+    return calls

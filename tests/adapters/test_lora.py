@@ -53,19 +53,6 @@ def gradients(model):
     return [p.grad.clone() for p in model.base_model.lora_bank.parameters()]
 
 
-@pytest.fixture
-def engine_calls(monkeypatch):
-    calls = []
-    probabilities = StatevectorEngine.probabilities
-
-    def counting(self, circuit, angles):
-        calls.append(circuit)
-        return probabilities(self, circuit, angles)
-
-    monkeypatch.setattr(StatevectorEngine, "probabilities", counting)
-    return calls
-
-
 # ---- the bank
 
 

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification, DynamicCache
 from qpeft.adapters.prefix import QPAPrefixConfig, prefix_embeddings, prefix_pieces, standard_config
 from qpeft.errors import ConfigError
 from qpeft.generators.philox import uniform
-from qpeft.qcircuits import StatevectorEngine, ansatz
+from qpeft.qcircuits import ansatz
 from tests.tiny_models import IDS, gpt2, llama, logits
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -72,19 +72,6 @@ def plain_twin(model, base):
 
 def loss(model, ids=IDS):
     return model(input_ids=ids, labels=ids).loss
-
-
-@pytest.fixture
-def engine_calls(monkeypatch):
-    calls = []
-    probabilities = StatevectorEngine.probabilities
-
-    def counting(self, circuit, angles):
-        calls.append(circuit)
-        return probabilities(self, circuit, angles)
-
-    monkeypatch.setattr(StatevectorEngine, "probabilities", counting)
-    return calls
 
 
 # ---- what is generated

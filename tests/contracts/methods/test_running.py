@@ -5,22 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from qpeft.qcircuits import StatevectorEngine
 from tests.contracts.methods.cases import BERT, GPT2, LLAMA, every, gradients
 from tests.tiny_models import IDS
-
-
-@pytest.fixture
-def engine_calls(monkeypatch):
-    calls = []
-    probabilities = StatevectorEngine.probabilities
-
-    def counting(self, circuit, angles):
-        calls.append(circuit)
-        return probabilities(self, circuit, angles)
-
-    monkeypatch.setattr(StatevectorEngine, "probabilities", counting)
-    return calls
 
 
 @pytest.fixture
