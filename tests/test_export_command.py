@@ -25,7 +25,7 @@ from qpeft.adapters import QPAConfig, QPAFeedForwardConfig, QPAPrefixConfig, SoR
 from qpeft.adapters.export import FORMS
 from qpeft.cli import app, main
 from qpeft.errors import ConfigError
-from tests.tiny_models import gpt2, llama, logits
+from tests.tiny_models import gpt2, llama, logits, moved
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 RANK_1 = {"r": 1, "target_modules": ["c_attn", "lm_head"], "task_type": "CAUSAL_LM"}
@@ -36,15 +36,6 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     gpt2().save_pretrained(folder)
     return folder
-
-
-def moved(model):
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape))
-    return model.eval()
 
 
 @pytest.fixture

@@ -69,3 +69,13 @@ def shake(model, adapter="default", by=0.1, seed=1):
     for parameter in model.base_model.lora_bank[adapter].parameters():
         parameter.add_(by * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+@torch.no_grad()
+def moved(model, by=0.1, seed=1):
+    """A PEFT model with every number that trains away from its start."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(by * torch.randn(parameter.shape, generator=generator))
+    return model.eval()

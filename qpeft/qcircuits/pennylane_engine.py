@@ -24,6 +24,7 @@ from qpeft.qcircuits.interop.pennylane import to_pennylane
 from qpeft.qcircuits.memory import require_memory
 from qpeft.qcircuits.seeding import Purpose, Stream
 from qpeft.qcircuits.shots import Shots
+from qpeft.qcircuits.untraced import untraced
 
 OF_THE_DEVICE = ("backprop", "adjoint")
 OF_ANY_DEVICE = ("parameter-shift", "finite-diff", "spsa", "hadamard")
@@ -101,7 +102,7 @@ class PennyLaneEngine(BlackBoxEngine):
         other.__dict__ = copy.deepcopy(state, memo) | {"device_options": dict(self.device_options)}
         return other
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @untraced
     def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
         """See `Engine.probabilities`."""
         check_angles(circuit, angles)

@@ -13,7 +13,7 @@ from qpeft.adapters.export import export_adapter, forms, lora
 from qpeft.adapters.method_table import METHODS
 from qpeft.errors import ConfigError
 from qpeft.training.adapter_options import CountConfig
-from tests.tiny_models import IDS, gpt2, llama, logits, shake
+from tests.tiny_models import IDS, gpt2, llama, logits, moved, shake
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing:FutureWarning", "ignore:fan_in_fan_out is set to", "ignore:Model has `tie_word",
@@ -35,15 +35,6 @@ def plain_lora(base=None, targets=TARGETS, **options):
     base = gpt2() if base is None else base
     options = {"r": 3, "lora_alpha": 7, "init_lora_weights": False, "task_type": "CAUSAL_LM", **options}
     return get_peft_model(base, LoraConfig(target_modules=targets, **options)).eval()
-
-
-def moved(model):
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
 
 
 def sora(**options):

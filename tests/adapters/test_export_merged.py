@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageClassification, 
 from qpeft.adapters import FeedForwardConfig, QPAConfig, SoRAConfig, export_lora
 from qpeft.adapters.export import ExportError, export_merged
 from qpeft.errors import ConfigError
-from tests.tiny_models import PIXELS, bert, gpt2, llama, logits, vit
+from tests.tiny_models import PIXELS, bert, gpt2, llama, logits, moved, vit
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing:FutureWarning",
@@ -32,16 +32,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Failed to load the CUDA extension",
     "ignore:Setting boft_n_butterfly_factor",
 )
-
-
-def moved(model, by=0.1, seed=1):
-    """Every number that trains, away from its start."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(by * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
 
 
 def adapted(config, base=None):

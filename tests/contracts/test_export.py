@@ -7,18 +7,9 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from safetensors.torch import load_file, save_file
 
 from qpeft.adapters.peft_internals.adalora import adalora_factors
-from tests.tiny_models import llama, logits
+from tests.tiny_models import llama, logits, moved
 
 TARGETS = {"target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
-
-
-def moved(model):
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qpeft.errors import ConfigError
+from qpeft.training import embedded
 from qpeft.training.models import load_tokenizer
 from qpeft.training.tasks.base import Metric, Prepared, Task, check_vocabulary
 from qpeft.training.tasks.classifier import load_classifier
@@ -121,21 +122,23 @@ class Classification(Task):
         return found
 
     def loading(self, resolved: dict[str, Any]) -> list[str]:
-        labels, model = resolved["labels"], self.config.model.model
+        labels, given = resolved["labels"], self.config.model.model
+        model = "MODEL_FOLDER" if given == embedded.NAME else repr(given)
         count = len(labels) if isinstance(labels, list) else 1
         names = f", id2label={dict(enumerate(labels))}" if isinstance(labels, list) else ""
         needed = ("AutoModelForCausalLM", "AutoModelForSequenceClassification")
         lines = [
             f"from transformers import {', '.join(needed[0 if resolved['copied_embedding'] else 1 :])}",
+            *(["", "from qpeft.training.embedded import MODEL_FOLDER"] if given == embedded.NAME else []),
             "",
             "base_model = AutoModelForSequenceClassification.from_pretrained(",
-            f"    {model!r}, num_labels={count}, pad_token_id={resolved['pad_token_id']}{names}",
+            f"    {model}, num_labels={count}, pad_token_id={resolved['pad_token_id']}{names}",
             ")",
         ]
         if resolved["copied_embedding"]:
             lines += [
                 "# This checkpoint holds the embedding only as the language model's head:",
-                f"language_model = AutoModelForCausalLM.from_pretrained({model!r})",
+                f"language_model = AutoModelForCausalLM.from_pretrained({model})",
                 "base_model.set_input_embeddings(language_model.get_input_embeddings())",
             ]
         return lines
