@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from qpeft.cli import app
 from qpeft.errors import ConfigError
 from qpeft.training.compare import compare
-from qpeft.training.config import DataOptions, ModelOptions, TrainingOptions
+from qpeft.training.config import DataOptions, ModelOptions, TrainConfig, TrainingOptions
 from qpeft.training.finetune import add_adapter, prepare, train
 from qpeft.training.tasks import classification, task_for
-from qpeft.training.tasks.classification import total_loss
+from qpeft.training.tasks.classification import Classification, total_loss
 from qpeft.training.tasks.examples import outputs_of
 from qpeft.training.vary import plan
 from tests.settings import adapter_settings
@@ -333,3 +333,11 @@ def test_what_does_not_go_together_is_said_first(make, folders, tmp_path):
         compare(plan([f"data={tmp_path / 'sst2'},{real}"], 1, {}, flags))
     with pytest.raises(ConfigError, match="metric cannot be varied: it decides what is compared"):
         plan(["metric=f1,accuracy"], 1, {}, {**flags, "data": "x"})
+
+
+def test_the_lines_that_load_the_embedded_model_run():
+    config = TrainConfig(model=ModelOptions(model="embedded"), data=DataOptions(data="x", task="classification"))
+    found = {"labels": ["no", "yes"], "copied_embedding": False, "pad_token_id": 0}
+    names = {}
+    exec("\n".join(Classification(config).loading(found)), names)
+    assert names["base_model"].config.id2label == {0: "no", 1: "yes"}
