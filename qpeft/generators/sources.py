@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qpeft.generators.philox import fingerprint
 from qpeft.generators.spec import QPASpec
-from qpeft.generators.traced import register, traced_probabilities
+from qpeft.generators.traced import register, traced_call
 from qpeft.generators.transforms import TRANSFORMS
 from qpeft.qcircuits import Engine
 
@@ -66,7 +66,7 @@ class CircuitSource(nn.Module):
 
     def traced(self, state: Sequence[Tensor]) -> Tensor:
         """What `forward` gives after `choose_sample` with `state`, for the graph of `torch.compile`: (n_ch,)."""
-        return self._features(traced_probabilities(self.handle, self.spec.num_qubits, self.angles, state))
+        return self._features(traced_call(self.handle, [2**self.spec.num_qubits], self.angles, state))
 
     def run(self, angles: Tensor, state: Sequence[Tensor]) -> Tensor:
         """The engine's probabilities (2**N,) at other angles than its own, in the sample of `state`."""

@@ -162,10 +162,10 @@ def test_the_operators_keep_to_torchs_rules(engine):
     state = [tensor.detach() for tensor in gen.state_dict().values()]
     for angles in (gen.source.angles, gen.source.angles.detach()):
         torch.library.opcheck(
-            torch.ops.qpeft.probabilities.default, (angles, state, gen.source.handle, gen.spec.num_qubits)
+            torch.ops.qpeft.traced.default, (angles, state, gen.source.handle, [2**gen.spec.num_qubits])
         )
     cotangent = torch.linspace(-1, 1, 2**gen.spec.num_qubits)
-    torch.library.opcheck(torch.ops.qpeft.probabilities_vjp.default, (angles, state, gen.source.handle, cotangent))
+    torch.library.opcheck(torch.ops.qpeft.traced_vjp.default, (angles, state, gen.source.handle, cotangent))
 
 
 class Constant(Engine):
@@ -266,8 +266,8 @@ def test_handles_keep_nothing_alive(counter):
     gc.collect()
     assert source() is engine() is None
     assert number not in traced._registered
-    with pytest.raises(EngineError, match="module is gone"):
-        traced.traced_probabilities(handle, 3, angles, [])
+    with pytest.raises(EngineError, match="is gone"):
+        traced.traced_call(handle, [8], angles)
 
 
 # ---- a whole model
