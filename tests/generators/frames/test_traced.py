@@ -24,6 +24,7 @@ from qpeft.generators.frames import (
     TaylorFrame,
 )
 from qpeft.generators.frames.traced import TracedFrame
+from qpeft.generators.packed_state import pack_on_save
 from qpeft.generators.quantization import QuantizationAware
 
 FRAMES = {
@@ -118,6 +119,32 @@ def test_numbers_are_quantised_in_the_operator(counter):
     assert_same_training(eager, copy.deepcopy(eager), counter)
     assert counter.frame_count == 1
     assert counter.op_count < 20
+
+
+class Packed(nn.Module):
+    """A frame of numbers that are quantised as they are saved."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.frame = FRAMES["taylor"]()
+        self.traced = TracedFrame(self.frame, pack_on_save(self.frame, ["entries"], 8, 32, kappa=1.0).quantized)
+
+    def forward(self):
+        return [self.traced()]
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_loaded_numbers_are_used_as_they_are(make, counter):
+    eager = Packed()
+    saved = eager()[0]
+    eager.load_state_dict(eager.state_dict())
+    assert torch.equal(eager()[0], saved)
+    assert torch.equal(eager.frame(), saved)
+    twin = make(eager)
+    assert twin.traced.prepare.__self__ is twin.frame.packed_parameters is not eager.frame.packed_parameters
+    assert_same_training(eager, twin, counter)
+    assert counter.frame_count == 1
 
 
 class Replaced(nn.Module):
