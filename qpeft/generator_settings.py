@@ -19,10 +19,14 @@ PRESETS: Registry[dict[str, Any]] = Registry(
     "preset",
     {
         # One small hidden layer trains best for its size, and p * 2**N - 1 keeps the angles' gradient alive.
-        "default": {"hidden": [16], "activation": "gelu", "transform": "scaled", "start": "identity"},
+        "default": {
+            "ansatz": "ry_cnot", "reps": 8, "hidden": [16], "activation": "gelu", "transform": "scaled",
+            "start": "identity",
+        },
         # arXiv 2410.09846, Table 1 and Appendix J: seven hidden layers, no activation, p itself, no zero start.
         "paper": {
-            "hidden": [32, 64, 128, 128, 64, 32, 32], "activation": "none", "transform": "identity", "start": "paper",
+            "ansatz": "ry_cnot", "reps": 8, "hidden": [32, 64, 128, 128, 64, 32, 32], "activation": "none",
+            "transform": "identity", "start": "paper",
         },
     },
 )  # fmt: skip
@@ -40,11 +44,11 @@ class GeneratorSettings:
         ConfigError: A value that is not allowed.
     """
 
-    preset: str = option("default", "'default' or 'paper': sets hidden, activation, transform and start")
+    preset: str = option("default", "'default' or 'paper': sets what is not given of the network, transform and start")
     chunk_size: int | None = option(None, "n_mlp, weights generated for each basis state")
     budget: int | None = option(None, "most numbers to train; chooses the chunk size (for a LoRA, half of LoRA r=1)")
-    ansatz: Any = option("ry_cnot", "registered ansatz, Circuit, or function (num_qubits, reps) -> Circuit")
-    reps: int = option(8, "layers of the ansatz")
+    ansatz: Any = option(None, "registered ansatz, Circuit, or function (num_qubits, reps) -> Circuit (ry_cnot)")
+    reps: int | None = option(None, "layers of the ansatz (8)")
     hidden: list[int] | None = option(None, "widths of the mapping network's hidden layers")
     activation: str | None = option(None, "activation of the mapping network")
     transform: str | None = option(None, "what is done to the probabilities")
@@ -62,18 +66,13 @@ class GeneratorSettings:
                 "saved as a file: qpeft.register_engine gives an engine of your own a name"
             )
         check_engine(self.engine, self.diff_method, self.gradient_shots)
-        if not (isinstance(self.ansatz, str | Circuit) or callable(self.ansatz)):
-            raise ConfigError(
-                f"ansatz is {self.ansatz!r}; give a registered name, a Circuit, or a function (num_qubits, reps) -> "
-                "Circuit"
-            )
+        check_ansatz(self.ansatz)
         PRESETS[self.preset]  # an unknown name raises
         _require(self.start is None or self.start in STARTS, f"start {self.start!r} is not one of {', '.join(STARTS)}")
         _require(self.scope in SCOPES, f"scope {self.scope!r} is not one of {', '.join(SCOPES)}")
-        check_whole("reps", self.reps, least=0)
-        for name in ("chunk_size", "budget"):
+        for name, least in (("reps", 0), ("chunk_size", 1), ("budget", 1)):
             if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name))
+                check_whole(name, getattr(self, name), least)
         both = self.chunk_size is not None and self.budget is not None
         _require(not both, "give chunk_size or budget, not both: the budget chooses the chunk size")
         hidden = self.hidden
@@ -85,6 +84,14 @@ class GeneratorSettings:
         for name, default in PRESETS[self.preset].items():
             if getattr(self, name) is None:
                 setattr(self, name, copy.copy(default))
+
+
+def check_ansatz(ansatz: Any) -> None:
+    """Raises `ConfigError` for what cannot be an ansatz; None stands for the usual one."""
+    if not (ansatz is None or isinstance(ansatz, str | Circuit) or callable(ansatz)):
+        raise ConfigError(
+            f"ansatz is {ansatz!r}; give a registered name, a Circuit, or a function (num_qubits, reps) -> Circuit"
+        )
 
 
 SETTING_NAMES = tuple(field.name for field in fields(GeneratorSettings))

@@ -2,9 +2,10 @@
 
 from dataclasses import fields
 
+from qpeft.frame_settings import FrameSettings
 from qpeft.training.adapter_options import AdapterOptions, CarrierOptions, GeneratorOptions
 
-SECTIONS = {"adapter": AdapterOptions, "carrier": CarrierOptions, "generator": GeneratorOptions}
+SECTIONS = {"adapter": AdapterOptions, "carrier": CarrierOptions, "generator": GeneratorOptions, "frame": FrameSettings}
 
 
 def adapter_settings(**settings):

@@ -11,12 +11,13 @@ from qpeft.adapters.feedforward import FeedForwardConfig, HoulsbyConfig, Pfeiffe
 from qpeft.adapters.generated_layers import QPAAdditivePrefixConfig, QPAFeedForwardConfig
 from qpeft.adapters.lora import QPAModel
 from qpeft.adapters.prefix import QPAPrefixConfig
+from qpeft.adapters.quantum_peft import QuantumPEFTConfig, QuantumPEFTModel
 from qpeft.adapters.sora import SoRAConfig
 from qpeft.generator_settings import PRESETS
 
 __all__ = [
     "PRESETS", "AdditivePrefixConfig", "Exported", "FeedForwardConfig", "GeneratedConfig", "HoulsbyConfig",
     "PfeifferConfig", "QPAAdditivePrefixConfig", "QPABank", "QPAConfig", "QPAFeedForwardConfig", "QPAModel",
-    "QPAPrefixConfig", "SoRAConfig", "export_adapter", "export_lora", "export_merged", "export_prefix",
-    "export_stored",
+    "QPAPrefixConfig", "QuantumPEFTConfig", "QuantumPEFTModel", "SoRAConfig", "export_adapter", "export_lora",
+    "export_merged", "export_prefix", "export_stored",
 ]  # fmt: skip

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qpeft.adapters.generated import Weights
+from qpeft.adapters.generated import Bank, Weights
 from qpeft.generators import QPAGenerator, QPASpec
 from qpeft.generators.philox import uniform
 from qpeft.qcircuits import Engine
@@ -45,7 +44,7 @@ def by_scope(pieces: Sequence[Piece], scope: str) -> list[list[Piece]]:
     return [list(group) for _, group in groupby(pieces, key=lambda piece: piece.layer)]
 
 
-class QPABank(nn.Module):
+class QPABank(Bank):
     """Generates every piece: the generators' vectors, end to end, are cut into the pieces in their order, row-major.
 
     With the start "identity" a frozen random tensor is added to the pieces that ask for one (LoRA's A), while the
@@ -67,7 +66,7 @@ class QPABank(nn.Module):
         super().__init__()
         self.pieces = list(pieces)
         self.generators = nn.ModuleList(QPAGenerator(spec, engine) for spec in specs)
-        # A buffer in any case, since it tells the device; a single zero broadcasts.
+        # A single zero broadcasts.
         frozen = torch.zeros(1) if frozen_seed is None else frozen_numbers(self.pieces, frozen_seed)
         self.register_buffer("frozen", frozen, persistent=False)
 
@@ -83,7 +82,6 @@ class QPABank(nn.Module):
 
     @property
     def layers(self) -> list[str]:
-        """Names of the layers it generates for, in order."""
         return list(dict.fromkeys(piece.layer for piece in self.pieces))
 
     @property
@@ -96,17 +94,7 @@ class QPABank(nn.Module):
     def _generators(self) -> list[QPAGenerator]:
         return [generator for generator in self.generators if isinstance(generator, QPAGenerator)]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Follows the model to its device but not to half precision, in which a circuit would lose its digits."""
-
-        def keep(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype in (torch.float32, torch.float64) else tensor.to(moved.device)
-
-        return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
-
     def forward(self) -> dict[str, Weights]:
-        """The generated tensors of every layer, by role."""
         vector = torch.cat([generator() for generator in self.generators])
         parts = (vector + self.frozen.to(vector.dtype)).split([piece.size for piece in self.pieces])
         weights: dict[str, dict[str, Tensor]] = {}

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from peft import LoraConfig
 
 from qpeft.adapters.bank import Piece, QPABank, by_scope
 from qpeft.adapters.budget import shares
-from qpeft.adapters.card import CardConfig, generator_facts
+from qpeft.adapters.built_config import CUSTOM, BuiltConfig, damaged
+from qpeft.adapters.card import generator_facts
 from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.peft_internals import QpeftType
-from qpeft.adapters.peft_internals.loading import check_weights_file
 from qpeft.adapters.resolved import another_build, describe, is_resolved
 from qpeft.engines import check_engine, get_engine
 from qpeft.errors import ConfigError
@@ -24,9 +23,6 @@ from qpeft.generators.spec import CIRCUIT_SOURCES, AnsatzLike, QPASpec
 from qpeft.options import is_whole, option
 from qpeft.qcircuits import Circuit, Engine
 
-FORMAT_VERSION = 1
-SAVED = "saved"  # the mark of a `resolved` that was read from a file
-CUSTOM = "custom"  # how a circuit or function of the user's own is named in a file
 _DECIDING = tuple(  # the settings that decide the generators' sizes and the frozen numbers
     name for name in SETTING_NAMES if name not in ("preset", "engine", "diff_method", "gradient_shots")
 )
@@ -34,12 +30,8 @@ MAGNITUDES = ("relative", "absolute")
 MAGNITUDE_SIZES = ("out", "in")
 
 
-def _ansatz_name(ansatz: AnsatzLike) -> str:
-    return ansatz if isinstance(ansatz, str) else CUSTOM
-
-
 @dataclass
-class GeneratedConfig(CardConfig, GeneratorSettings):
+class GeneratedConfig(BuiltConfig, GeneratorSettings):
     """What the configs of all carriers share: the generator's settings, and what they were resolved to.
 
     A config that mixes this in calls `check_generated()` at the end of its `__post_init__`.
@@ -48,21 +40,8 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
     seed: int = option(
         0, "seed of the frozen random numbers, which are rebuilt and not saved, and of the engine's samples"
     )
-    resolved: dict[str, Any] | None = option(None, "filled in when the adapter is built: sizes, circuits, checksum")
-    format_version: int = option(FORMAT_VERSION, "version of this file's format")
 
-    exported: ClassVar[str] = "with stored weights, which need no circuit"
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, subfolder: str | None = None, **kwargs: Any) -> Any:
-        """PEFT's, after a look at the weights file.
-
-        Raises:
-            ConfigError: A damaged config, or a damaged weights file beside it.
-        """
-        config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)  # type: ignore[misc]
-        check_weights_file(Path(pretrained_model_name_or_path, subfolder or ""))
-        return config
+    is_resolved = staticmethod(is_resolved)
 
     def card_facts(self) -> list[str]:
         return generator_facts(self) if self.resolved is not None else []
@@ -73,22 +52,9 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
         Raises:
             ConfigError: A value that is not allowed, or a file of a newer format.
         """
-        sound = {
-            "format_version": is_whole(self.format_version),
-            "resolved": self.resolved is None or is_resolved(self.resolved),
-            "seed": is_whole(self.seed) and 0 <= self.seed < 2**63,
-        }
-        for name, fine in sound.items():
-            if not fine:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r:.100}, which is no such setting; if it was read from a "
-                    "file, adapter_config.json is damaged: save the adapter again"
-                )
-        if self.format_version > FORMAT_VERSION:
-            raise ConfigError(
-                f"the adapter was written in format {self.format_version}; this qpeft reads up to {FORMAT_VERSION}. "
-                "Install a newer qpeft"
-            )
+        if not (is_whole(self.seed) and 0 <= self.seed < 2**63):
+            raise damaged("seed", self.seed)
+        self.check_built()
         GeneratorSettings.__post_init__(self)
         check_engine(self.engine, self.diff_method, self.gradient_shots, self.seed)
         self.apply_preset()
@@ -96,7 +62,7 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
     def settings(self) -> dict[str, Any]:
         """The settings that decide the generators' sizes and the frozen numbers, as plain data."""
         data = {name: getattr(self, name) for name in (*_DECIDING, "seed")}
-        return data | {"ansatz": _ansatz_name(self.ansatz), "hidden": list(self.hidden or ())}
+        return data | {"ansatz": self.ansatz_name, "hidden": list(self.hidden or ())}
 
     def saved_build(self, sizes: Sequence[int]) -> dict[str, Any] | None:
         """`resolved`, if it was filled in for these target sizes and the settings are still those; else None.
@@ -124,10 +90,19 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
                 QPASpec(size, built["chunk_size"], **self._options(circuits[built["circuit"]]))
                 for size, built in zip(sizes, saved["generators"], strict=True)
             ]
-        if self.ansatz == CUSTOM or (self.resolved or {}).get(SAVED):
-            raise another_build(self.resolved, self.settings(), sizes)
+        if self.ansatz == CUSTOM or self.is_saved:
+            raise self._another_build(sizes)
         budgets = self._budgets(groups, sizes)
         return [self._spec(size, budget) for size, budget in zip(sizes, budgets, strict=True)]
+
+    def _another_build(self, sizes: list[int]) -> ConfigError:
+        saved = self.resolved or {"generators": [], "settings": {}}
+        was = [generator["target_size"] for generator in saved["generators"]]
+        then, now = (", ".join(map(str, numbers)) or "unknown numbers of" for numbers in (was, sizes))
+        differs = (
+            None if was == sizes else f"it was made for {then} generated weights, and this model's targets need {now}"
+        )
+        return another_build(saved["settings"], self.settings(), differs)
 
     def _options(self, ansatz: AnsatzLike) -> dict[str, Any]:
         return {
@@ -186,21 +161,6 @@ class GeneratedConfig(CardConfig, GeneratorSettings):
         if self.source not in CIRCUIT_SOURCES:  # a classical control without a circuit needs none
             return get_engine("exact")
         return get_engine(self.engine, self.diff_method, self.gradient_shots, self.seed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; a circuit or function of the user's own is the circuit in `resolved`, which is marked as saved.
-
-        What is read back with the mark builds that adapter or none, until `resolved` is set to None.
-        """
-        ansatz = self.ansatz
-        try:
-            self.ansatz = _ansatz_name(ansatz)
-            data: dict[str, Any] = super().to_dict()  # type: ignore[misc]  # of the peft config this is mixed into
-        finally:
-            self.ansatz = ansatz
-        if self.resolved is not None:
-            data["resolved"] = {**self.resolved, SAVED: True}
-        return data
 
 
 @dataclass

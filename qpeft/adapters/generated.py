@@ -1,13 +1,15 @@
 """Adapter weights that are computed instead of stored.
 
-A *bank* is a module whose `forward()` gives the tensors of every target layer, by role. A layer reaches its tensors
-through a `WeightSource`, which is no module: the bank's parameters then belong to the tuner alone and are saved once.
+A *bank* gives the tensors of every target layer. A layer reaches its tensors through a `WeightSource`, which is no
+module: the bank's parameters then belong to the tuner alone and are saved once.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +22,38 @@ from qpeft.qcircuits.untraced import untraced
 Weights = Mapping[str, Tensor]  # one layer's tensors by role, e.g. "lora_A"
 
 
+class Bank(nn.Module, ABC):
+    """Generates the tensors of every target layer of one adapter."""
+
+    @abstractmethod
+    def forward(self) -> dict[str, Weights]:
+        """The generated tensors of every layer, by role."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> list[str]:
+        """Names of the layers it generates for, in order."""
+
+    @property
+    @abstractmethod
+    def num_frozen(self) -> int:
+        """Numbers that do not train but are needed."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its numbers are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Follows the model to its device but not to half precision, in which a circuit would lose its digits."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype in (torch.float32, torch.float64) else tensor.to(moved.device)
+
+        return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+
+
 class WeightSource:
     """Runs a bank when its weights are needed, and keeps the result while the bank's numbers are unchanged.
 
@@ -29,10 +63,11 @@ class WeightSource:
     them without a trace.
     """
 
-    def __init__(self, bank: nn.Module) -> None:
+    def __init__(self, bank: Bank) -> None:
         self.bank = bank
         self._weights: Mapping[str, Weights] | None = None
         self._made_from: Tensor | None = None
+        self._made_in_training = False
         self._has_graph = False
         self._in_forward = False
 
@@ -70,14 +105,13 @@ class WeightSource:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.bank.parameters())
 
     def _generate(self) -> Mapping[str, Weights]:
-        device = next(iter(self.bank.buffers())).device
-        with torch.autocast(device.type, enabled=False):  # circuits need full precision
+        with torch.autocast(self.bank.device.type, enabled=False):  # circuits need full precision
             weights: Mapping[str, Weights] = self.bank()
         return weights
 
     def _keep(self, has_graph: bool) -> None:
         self._weights, self._has_graph = self._generate(), has_graph
-        self._made_from = self._numbers()
+        self._made_from, self._made_in_training = self._numbers(), self.bank.training
 
     def _is_current(self) -> bool:
         """Whether the kept tensors are what the bank would give now (a graph aside)."""
@@ -85,6 +119,8 @@ class WeightSource:
             return False
         if self._made_from.is_inference() != torch.is_inference_mode_enabled():
             return False  # what inference mode makes, autograd cannot use
+        if self._made_in_training != self.bank.training:
+            return False  # a bank may draw at random in training alone
         if self._has_graph and not _in_backward() and not self._wants_graph():
             return False
         now, then = self._numbers(), self._made_from
@@ -98,7 +134,7 @@ class WeightSource:
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightSource:
         return WeightSource(copy.deepcopy(self.bank, memo))
 
-    def __reduce__(self) -> tuple[type[WeightSource], tuple[nn.Module]]:
+    def __reduce__(self) -> tuple[type[WeightSource], tuple[Bank]]:
         return WeightSource, (self.bank,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import peft
@@ -14,7 +15,9 @@ from qpeft.adapters.generated_layers import QPAAdditivePrefixConfig, QPAFeedForw
 from qpeft.adapters.methods import Method, Settings
 from qpeft.adapters.prefix import QPAPrefixConfig
 from qpeft.adapters.proximal import ProximalGates
+from qpeft.adapters.quantum_peft import QuantumPEFTConfig
 from qpeft.adapters.sora import SoRAConfig
+from qpeft.frame_settings import FrameSettings
 from qpeft.generator_settings import SETTING_NAMES
 from qpeft.registry import Registry
 
@@ -26,6 +29,7 @@ BOTTLENECK = TARGETS | {name: name for name in ("bottleneck", "nonlinearity")}
 PLACED = BOTTLENECK | {"placement": "placement"}
 DORA = {"dora_magnitude": "dora_magnitude", "dora_magnitude_size": "dora_magnitude_size"}
 PREFIX = {"num_virtual_tokens": "virtual_tokens"}
+FRAMES = {field.name: field.name for field in fields(FrameSettings)} | {"ansatz": "ansatz", "reps": "reps"}
 GENERATED = {name: name for name in (*SETTING_NAMES, "seed")}
 
 QPA: dict[str, Any] = {"source": "arXiv 2410.09846", "learning_rate": 3e-2, "preset_learning_rates": {"paper": 1e-2}}
@@ -61,6 +65,11 @@ METHODS: Registry[Method] = Registry(
         "qpa-additive-prefix": Method(
             QPAAdditivePrefixConfig, TARGETS | {"length": "prefix_length"} | GENERATED,
             "what generates a vector for each position", "angles + network", **STORED, **QPA | {"learning_rate": 1e-2},
+        ),
+        "quantum-peft": Method(
+            QuantumPEFTConfig, LORA | FRAMES, "what generates the frames U and V, and r values between them",
+            "pauli: (2L+1)(q + q') - 4L + r, q = log2 in, q' = log2 out; taylor: r (in + out) - r (r + 1) + r",
+            "arXiv 2503.05431", 3e-2,
         ),
         "lora": Method(
             peft.LoraConfig, LORA, "A (r x in) and B (out x r)", "r (in + out)", "arXiv 2106.09685", 3e-2,

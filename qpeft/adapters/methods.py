@@ -10,6 +10,7 @@ from peft import PeftConfig
 from torch import nn
 from transformers import TrainerCallback
 
+from qpeft.adapters.built_config import BuiltConfig
 from qpeft.adapters.config import GeneratedConfig
 from qpeft.errors import ConfigError
 
@@ -53,8 +54,8 @@ class Method:
 
     @property
     def generates(self) -> bool:
-        """Whether a circuit generates the adapter's weights."""
-        return issubclass(self.config, GeneratedConfig)
+        """Whether the adapter's weights are generated from fewer numbers."""
+        return issubclass(self.config, BuiltConfig)
 
     def peft_config(self, settings: Settings, task_type: str) -> PeftConfig:
         """The PEFT config for these settings.

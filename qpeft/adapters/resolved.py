@@ -44,21 +44,18 @@ def describe(specs: Sequence[QPASpec]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def another_build(saved: dict[str, Any] | None, settings: dict[str, Any], sizes: Sequence[int]) -> ConfigError:
+def another_build(saved: dict[str, Any], settings: dict[str, Any], sizes: str | None) -> ConfigError:
     """The error where a saved adapter would come out as another one.
 
     Args:
-        saved: Its `resolved`.
-        settings: The deciding settings now.
-        sizes: What each generator would generate now.
+        saved: The settings it was built with.
+        settings: Those now.
+        sizes: How the model differs, if it does.
     """
-    saved = saved or {"generators": [], "settings": {}}
-    was = ", ".join(str(generator["target_size"]) for generator in saved["generators"]) or "unknown numbers of"
-    changed = [name for name, value in settings.items() if saved["settings"].get(name) != value]
+    changed = [name for name, value in settings.items() if saved.get(name) != value]
     problems = [f"its config's {', '.join(changed)} changed since it was built"] if changed else []
-    if was != (now := ", ".join(map(str, sizes))):
-        problems.append(f"it was made for {was} generated weights, and this model's targets need {now}")
     return ConfigError(
-        f"the saved adapter cannot be rebuilt: {'; '.join(problems)}. Load it unchanged on the model it was trained "
-        "on; for a new adapter, dataclasses.replace(config, resolved=None) makes a config of its own"
+        f"the saved adapter cannot be rebuilt: {'; '.join(problems + ([sizes] if sizes else []))}. Load it unchanged "
+        "on the model it was trained on; for a new adapter, dataclasses.replace(config, resolved=None) makes a config "
+        "of its own"
     )

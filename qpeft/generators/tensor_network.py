@@ -9,15 +9,15 @@ from functools import lru_cache
 import opt_einsum
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from qpeft.errors import ConfigError
 from qpeft.generators.diagonal import DiagonalNode, RealDiagonal
 from qpeft.generators.folding import fold
+from qpeft.generators.frames.base import FrameFactory
+from qpeft.generators.frames.pool import FramePool
 from qpeft.generators.tensor_layouts import NETWORKS
 from qpeft.options import check_whole
 
-FrameFactory = Callable[[int, int, int], nn.Module]  # (size, columns, count) -> a module giving (count, size, columns)
 DiagonalFactory = Callable[[int, int], DiagonalNode]  # (size, count)
 
 
@@ -80,13 +80,8 @@ class TensorNetwork(nn.Module):
         node_shapes = [*((*shape, rank) for shape in self._shapes), self._centre_shape]
         self._order = _order(equation, tuple((count, *shape) for shape in node_shapes))
         heights = [math.prod(shape) for shape in self._shapes]
-        self.frames = nn.ModuleDict(
-            {str(size): frame(size, rank, count * heights.count(size)) for size in sorted(set(heights))}
-        )
         self.diagonal = diagonal(rank ** len(layout.centre), count)
-        if not self.diagonal.starts_at_zero:
-            for name, parameter in self.frames.named_parameters():
-                self.register_buffer(_buffer_name(name), parameter.detach().clone())
+        self.frames = FramePool(heights, rank, frame, count, keep_initial=not self.diagonal.starts_at_zero)
 
     def _check_rank(self, shapes: list[tuple[int, ...]]) -> None:
         smallest = min(math.prod(shape) for shape in shapes)
@@ -103,25 +98,16 @@ class TensorNetwork(nn.Module):
 
     def forward(self) -> Tensor:
         """The updates, (count, rows, columns)."""
-        update = self._contract(self.diagonal(), {})
+        update = self._contract(self.frames(), self.diagonal())
         if self.diagonal.starts_at_zero:
             return update
         with torch.no_grad():
-            initial = {name: self.get_buffer(_buffer_name(name)) for name, _ in self.frames.named_parameters()}
-            start = self._contract(self.diagonal.initial(), initial)
+            start = self._contract(self.frames.initial(), self.diagonal.initial())
         return update - start
 
-    def _contract(self, diagonal: Tensor, frame_parameters: dict[str, Tensor]) -> Tensor:
-        """The network, (count, rows, columns); the parameters given, if any, take the place of the frames' own."""
-        groups = {}
-        for size, frame in self.frames.items():
-            prefix = f"{size}."
-            given = {
-                name.removeprefix(prefix): value for name, value in frame_parameters.items() if name.startswith(prefix)
-            }
-            made: Tensor = functional_call(frame, given, ())
-            groups[int(size)] = iter(made.unflatten(0, (-1, self.count)))
-        nodes: list[Tensor] = [next(groups[math.prod(shape)]).unflatten(1, shape) for shape in self._shapes]
+    def _contract(self, frames: list[Tensor], diagonal: Tensor) -> Tensor:
+        """The network, (count, rows, columns)."""
+        nodes: list[Tensor] = [node.unflatten(1, shape) for node, shape in zip(frames, self._shapes, strict=True)]
         nodes.append(diagonal.view(self.count, *self._centre_shape))
         for places, equation in self._order:
             nodes.append(torch.einsum(equation, *(nodes.pop(place) for place in places)))
@@ -129,11 +115,6 @@ class TensorNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"kind={self.kind!r}, modes={self.modes}, rank={self.rank}, count={self.count}"
-
-
-def _buffer_name(parameter: str) -> str:
-    """The name of the buffer that keeps a frame's initial numbers; a buffer's name has no dot."""
-    return f"initial_{parameter.replace('.', '_')}"
 
 
 @lru_cache(maxsize=256)

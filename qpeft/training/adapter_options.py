@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qpeft.errors import ConfigError
+from qpeft.frame_settings import FrameSettings
 from qpeft.generator_settings import GeneratorSettings
 from qpeft.options import at_least, finite, option
 
@@ -52,9 +53,12 @@ class CarrierOptions:
 
 @dataclass
 class GeneratorOptions(GeneratorSettings):
-    """What generates the adapter's weights, for the methods whose name begins with qpa."""
+    """What generates the weights, for the methods whose name begins with qpa; quantum-peft looks at the circuit."""
 
-    ansatz: str = option("ry_cnot", "a registered ansatz; qpeft circuit list shows them")
+    ansatz: str | None = option(
+        None, "a registered ansatz; qpeft circuit list shows them (ry_cnot; quantum-peft: simplified_two_design)"
+    )
+    reps: int | None = option(None, "layers of the ansatz (8; quantum-peft: 1)")
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,12 @@ class CountConfig:
     adapter: AdapterOptions = field(default_factory=AdapterOptions)
     carrier: CarrierOptions = field(default_factory=CarrierOptions)
     generator: GeneratorOptions = field(default_factory=GeneratorOptions)
+    frame: FrameSettings = field(default_factory=FrameSettings)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What `qpeft.adapters.methods.Method.peft_config` takes; seed and steps change no count."""
-        return method_settings(self.adapter, self.carrier, self.generator, seed=0, steps=100)
+        return method_settings(self.adapter, self.carrier, self.generator, self.frame, seed=0, steps=100)
 
 
 def method_settings(*sections: Any, seed: int, steps: int) -> dict[str, Any]:

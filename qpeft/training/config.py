@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from qpeft.errors import ConfigError, unknown_name
+from qpeft.frame_settings import FrameSettings
 from qpeft.options import at_least, finite, option
 from qpeft.training.adapter_options import AdapterOptions, CarrierOptions, GeneratorOptions, method_settings
 
@@ -132,6 +133,7 @@ class TrainConfig:
     adapter: AdapterOptions = field(default_factory=AdapterOptions)
     carrier: CarrierOptions = field(default_factory=CarrierOptions)
     generator: GeneratorOptions = field(default_factory=GeneratorOptions)
+    frame: FrameSettings = field(default_factory=FrameSettings)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -139,5 +141,6 @@ class TrainConfig:
     def settings(self) -> dict[str, Any]:
         """What `qpeft.adapters.methods.Method.peft_config` takes."""
         return method_settings(
-            self.adapter, self.carrier, self.generator, seed=self.training.seed, steps=self.training.steps
-        )
+            self.adapter, self.carrier, self.generator, self.frame, seed=self.training.seed,
+            steps=self.training.steps,
+        )  # fmt: skip

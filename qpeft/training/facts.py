@@ -32,7 +32,7 @@ def parameter_counts(model: PeftModel, config: TrainConfig) -> dict[str, int | N
     trained, total = model.get_nb_trainable_parameters()
     bank = bank_of(model)
     return {
-        "trained": trained, "frozen": bank.num_frozen if isinstance(bank, QPABank) else 0,
+        "trained": trained, "frozen": 0 if bank is None else bank.num_frozen,
         "lora_same_rank": rank_1 and config.adapter.rank * rank_1, "lora_rank_1": rank_1, "model": total - trained,
     }  # fmt: skip
 

@@ -26,8 +26,8 @@ def warnings_for(task: Task, metrics: dict[str, Any]) -> list[str]:
     if METHODS[metrics["method"]].generates and rank_1 is not None and adapter > rank_1:
         found.append(
             f"LoRA of rank 1 would be smaller: it trains {rank_1:,} numbers, this adapter "
-            f"{adapter:,}. A circuit saves parameters only in budgets below that; lower --budget, or "
-            "raise the target's size"
+            f"{adapter:,}. Generated weights save parameters only below that; choose fewer (qpeft count shows the "
+            "choices), or larger targets"
         )
     generator = metrics["generator"]
     for noise, calibrated in sorted(calibrations({} if generator is None else generator["engine"]).items()):

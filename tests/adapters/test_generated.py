@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from qpeft.adapters import generated
 from qpeft.adapters.generated import GeneratedLinear, WeightSource
 
 
-class Bank(nn.Module):
+class Bank(generated.Bank):
     """Two factors from one parameter, and a count of how often they are made."""
 
     def __init__(self):
@@ -16,6 +17,8 @@ class Bank(nn.Module):
         self.scale = nn.Parameter(torch.tensor([2.0]))
         self.register_buffer("offset", torch.tensor(1.0))
         self.runs = 0
+
+    layers, num_frozen = ("layer",), 1
 
     def forward(self):
         self.runs += 1

@@ -8,7 +8,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from qpeft.errors import ConfigError, UnknownNameError
 from qpeft.generators import tensor_network
 from qpeft.generators.diagonal import RademacherDiagonal, RealDiagonal
-from qpeft.generators.frames import ExponentialFrame
+from qpeft.generators.frames import ExponentialFrame, Frame
 from qpeft.generators.quantization import QuantizationAware
 from qpeft.generators.tensor_layouts import NETWORKS
 from qpeft.generators.tensor_network import TensorNetwork
@@ -16,11 +16,11 @@ from qpeft.generators.tensor_network import TensorNetwork
 KINDS = list(NETWORKS)
 
 
-class DenseNode(nn.Module):
+class DenseNode(Frame):
     """A node of free numbers, as in LoRA's tensor networks."""
 
     def __init__(self, size, columns, count):
-        super().__init__()
+        super().__init__(size, columns, count)
         self.weight = nn.Parameter(torch.randn(count, size, columns))
 
     def forward(self):
@@ -40,7 +40,9 @@ def network(kind, modes, rank, rows=16, columns=16, frame=ExponentialFrame, trai
 
 def nodes(made):
     """The frames of the first update by size, in the order of the network, and its centre."""
-    frames = {int(size): list(frame().unflatten(0, (-1, made.count))[:, 0]) for size, frame in made.frames.items()}
+    frames = {
+        int(size): list(frame().unflatten(0, (-1, made.count))[:, 0]) for size, frame in made.frames.by_size.items()
+    }
     return frames, made.diagonal()[0]
 
 
@@ -172,7 +174,7 @@ def test_signs_and_squares_start_at_zero_too(kind, diagonal):
     fresh.load_state_dict(made.state_dict())
     assert torch.equal(fresh(), made())
     plain = network(kind, 4, 2, count=2)
-    plain.frames.load_state_dict(made.frames.state_dict())
+    plain.frames.by_size.load_state_dict(made.frames.by_size.state_dict())
     plain.diagonal.weight.data = made.diagonal()
     start = network(kind, 4, 2, count=2, trained=False, diagonal=RealDiagonal)
     start.diagonal.weight.data.fill_(1.0)
@@ -209,7 +211,7 @@ def test_rank_one_networks_agree_on_their_norm(kind):
 
 def test_equal_frames_share_a_module_and_the_order_is_cached():
     made = network("tensor_ring", 4, 2, count=5)
-    assert [frame.count for frame in made.frames.values()] == [20]
+    assert [frame.count for frame in made.frames.by_size.values()] == [20]
     before = tensor_network._order.cache_info()
     network("tensor_ring", 4, 2, count=5)()
     after = tensor_network._order.cache_info()
@@ -242,7 +244,7 @@ def test_quantised_frames_start_at_zero_too():
         made.diagonal.weight[0, 0] = -1.0
     made().sum().backward()
     assert made().any()
-    assert all(frame.parametrizations.weight.original.grad.any() for frame in made.frames.values())
+    assert all(frame.parametrizations.weight.original.grad.any() for frame in made.frames.by_size.values())
 
 
 def test_bad_input_is_named():

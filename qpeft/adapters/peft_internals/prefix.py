@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from peft import PeftConfig, PeftType, PrefixEncoder, PrefixTuningConfig
 from torch import Tensor, nn
 
-from qpeft.adapters.generated import Weights, WeightSource
+from qpeft.adapters.generated import Bank, Weights, WeightSource
 from qpeft.adapters.peft_internals.registration import QpeftType
 from qpeft.errors import ConfigError
 
@@ -33,7 +33,7 @@ class GeneratedPrefixConfig(PrefixTuningConfig):  # type: ignore[misc]  # peft i
     file_type: ClassVar[QpeftType]
 
     @abstractmethod
-    def build_prefix_bank(self) -> nn.Module:
+    def build_prefix_bank(self) -> Bank:
         """The bank of one adapter, after peft has filled in the model's sizes.
 
         Its `forward()` maps each layer, in the model's order, to `KEY` and `VALUE`, both (num_virtual_tokens,
@@ -67,7 +67,7 @@ class PromptSource(WeightSource):
     def __deepcopy__(self, memo: dict[int, Any]) -> PromptSource:
         return PromptSource(copy.deepcopy(self.bank, memo))
 
-    def __reduce__(self) -> tuple[type[PromptSource], tuple[nn.Module]]:
+    def __reduce__(self) -> tuple[type[PromptSource], tuple[Bank]]:
         return PromptSource, (self.bank,)
 
 
@@ -77,7 +77,7 @@ class GeneratedEmbedding(nn.Module):
     Its weight is (num_virtual_tokens, 2 * num_layers * token_dim): a row holds, layer by layer, a key and a value.
     """
 
-    def __init__(self, bank: nn.Module) -> None:
+    def __init__(self, bank: Bank) -> None:
         super().__init__()
         self.source = PromptSource(bank)  # no module: the bank belongs to the encoder
 
@@ -100,7 +100,7 @@ class BankPrefixEncoder(PrefixEncoder):  # type: ignore[misc]  # peft is untyped
 
     def __init__(self, config: PrefixTuningConfig) -> None:
         super().__init__(config)
-        self.bank: nn.Module | None = None
+        self.bank: Bank | None = None
         if isinstance(config, GeneratedPrefixConfig):
             self.bank = config.build_prefix_bank().requires_grad_(not config.inference_mode)
             self.embedding = GeneratedEmbedding(self.bank)

@@ -21,6 +21,7 @@ class QpeftType(str, Enum):  # noqa: UP042  (peft compares by string value, as i
     FEED_FORWARD = "FEED_FORWARD"
     ADDITIVE_PREFIX = "ADDITIVE_PREFIX"
     SORA = "SORA"
+    QUANTUM_PEFT = "QUANTUM_PEFT"
 
 
 def register(peft_type: QpeftType, config: type[PeftConfig], model: type[BaseTuner]) -> None:

@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from qpeft.adapters.generated import GeneratedLinear, GeneratedTensor, WeightSource
+from qpeft.adapters.generated import Bank, GeneratedLinear, GeneratedTensor, WeightSource
 from qpeft.adapters.peft_internals.strict import StrictTuner
 from qpeft.adapters.peft_internals.targets import Shape, resolve_targets
 from qpeft.errors import ConfigError
@@ -43,11 +43,10 @@ class GeneratedTuner(StrictTuner):
     stand_in: ClassVar[type[GeneratedTensor]] = GeneratedLinear
 
     @abstractmethod
-    def build_bank(self, config: Any, targets: dict[str, Shape]) -> nn.Module:
+    def build_bank(self, config: Any, targets: dict[str, Shape]) -> Bank:
         """The bank of one adapter; `targets` maps layer names to (out_features, in_features).
 
-        Called before the model is touched, so that it can refuse. Its `forward()` maps each layer's name to its tensors
-        by role, and it has at least one buffer or parameter that tells its device.
+        Called before the model is touched, so that it can refuse.
         """
 
     @classmethod
@@ -194,7 +193,7 @@ class GeneratedTuner(StrictTuner):
         return model
 
 
-def bank_of(model: Any, adapter_name: str = "default") -> nn.Module | None:
+def bank_of(model: Any, adapter_name: str = "default") -> Bank | None:
     """The bank that generates an adapter's weights in a PEFT model; None for an adapter that stores them."""
     tuner = model.base_model
     if isinstance(tuner, GeneratedTuner):
@@ -202,4 +201,4 @@ def bank_of(model: Any, adapter_name: str = "default") -> nn.Module | None:
     else:  # a prefix
         encoder = dict(getattr(model, "prompt_encoder", {}).items()).get(adapter_name)
         bank = getattr(encoder, "bank", None)
-    return bank if isinstance(bank, nn.Module) else None
+    return bank if isinstance(bank, Bank) else None

@@ -1,5 +1,8 @@
 """Frames: matrices with orthonormal columns, each family in its own short file."""
 
+from collections.abc import Callable
+from functools import partial
+
 from qpeft.generators.frames.acting import ActingFrame
 from qpeft.generators.frames.base import Frame
 from qpeft.generators.frames.cayley import CayleyFrame
@@ -10,6 +13,7 @@ from qpeft.generators.frames.neumann import NeumannFrame
 from qpeft.generators.frames.node import NodeFrame
 from qpeft.generators.frames.padding import PaddedFrame
 from qpeft.generators.frames.pauli import PauliFrame
+from qpeft.generators.frames.pool import FramePool
 from qpeft.generators.frames.shannon import ShannonFrame
 from qpeft.generators.frames.taylor import TaylorFrame
 from qpeft.generators.frames.triangle import triangle_parameters
@@ -17,10 +21,12 @@ from qpeft.registry import Registry
 
 __all__ = [
     "FRAMES",
+    "OTHER_SIZES",
     "ActingFrame",
     "CayleyFrame",
     "ExponentialFrame",
     "Frame",
+    "FramePool",
     "GivensFrame",
     "HouseholderFrame",
     "NeumannFrame",
@@ -35,15 +41,24 @@ __all__ = [
 FRAMES: Registry[type[Frame]] = Registry(
     "frame",
     {
+        "pauli": PauliFrame,
+        "node": NodeFrame,
         "exponential": ExponentialFrame,
         "taylor": TaylorFrame,
         "cayley": CayleyFrame,
         "neumann": NeumannFrame,
         "householder": HouseholderFrame,
         "givens": GivensFrame,
-        "pauli": PauliFrame,
-        "node": NodeFrame,
-        "shannon": ShannonFrame,
-        "pad": PaddedFrame,
     },
 )
+"""The maps from trained numbers to frames."""
+
+OTHER_SIZES: Registry[Callable[..., Frame]] = Registry(
+    "way to make other sizes",
+    {
+        "single": partial(ShannonFrame, angles="single"),
+        "full": partial(ShannonFrame, angles="full"),
+        "pad": partial(PaddedFrame, orthonormalize=True),
+    },
+)
+"""How frames whose size is no power of two are put together from those whose size is: (size, columns, count, node)."""

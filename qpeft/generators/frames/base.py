@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -56,3 +57,6 @@ class Frame(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, columns={self.columns}, count={self.count}"
+
+
+FrameFactory = Callable[[int, int, int], Frame]  # (size, columns, count) -> Frame; a frame class is one

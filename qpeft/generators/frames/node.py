@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor
 
 from qpeft.errors import ConfigError
 from qpeft.generators.frames.acting import ActingFrame
-from qpeft.generators.frames.base import Frame
+from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.frames.cayley import CayleyFrame
 
-FrameFactory = Callable[[int, int, int], Frame]  # (size, columns, count) -> Frame; a frame class is one
 SUBLAYERS = ("eq2", "fig7")
 
 

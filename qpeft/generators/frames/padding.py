@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from qpeft.errors import ConfigError
-from qpeft.generators.frames.base import Frame
-from qpeft.generators.frames.node import FrameFactory
+from qpeft.generators.frames.base import Frame, FrameFactory
 from qpeft.generators.frames.pauli import PauliFrame
 
 

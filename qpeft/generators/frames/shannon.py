@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qpeft.errors import ConfigError
 from qpeft.generators.frames.acting import ActingFrame
-from qpeft.generators.frames.node import FrameFactory
+from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.frames.pauli import PauliFrame
 
 ANGLES = ("full", "single")

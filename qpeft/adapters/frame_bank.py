@@ -1,0 +1,64 @@
+"""The bank of Quantum-PEFT: frames and diagonals that make the factors of all target layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from qpeft.adapters.generated import Bank, Weights
+from qpeft.adapters.peft_internals import Shape
+from qpeft.generators.diagonal import DiagonalNode
+from qpeft.generators.frames import FramePool
+from qpeft.generators.frames.base import FrameFactory
+
+
+class FrameBank(Bank):
+    """A = V^T (K x in) and B = U diag(l) (out x K) of every layer, dW = B A (Quantum-PEFT, arXiv 2503.05431).
+
+    The frames of equal size of all layers, U and V alike, come from one call. With a diagonal that does not start at 0,
+    the frozen update of the start is subtracted: A = [V V0]^T and B = [U diag(l), -U0 diag(l0)], of rank 2K at most.
+
+    Args:
+        targets: Layer name to (out_features, in_features).
+        rank: K.
+        frame: Makes the frames of one size: (size, columns, count) -> Frame.
+        diagonal: Makes the diagonals: (size, count) -> DiagonalNode.
+        quantize: Applied to each trained tensor of the frames before it is used, if given.
+    """
+
+    def __init__(
+        self, targets: Mapping[str, Shape], rank: int, frame: FrameFactory,
+        diagonal: Callable[[int, int], DiagonalNode], quantize: nn.Module | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._names = list(targets)
+        self.diagonal = diagonal(rank, len(targets))
+        sizes = [size for shape in targets.values() for size in shape]
+        self.frames = FramePool(
+            sizes, rank, frame, quantize=quantize, keep_initial=not self.diagonal.starts_at_zero
+        )  # fmt: skip
+
+    @property
+    def layers(self) -> list[str]:
+        return self._names
+
+    @property
+    def num_frozen(self) -> int:
+        return self.frames.num_kept
+
+    def forward(self) -> dict[str, Weights]:
+        A, B = _factors(self.frames(), self.diagonal())
+        if not self.diagonal.starts_at_zero:
+            with torch.no_grad():
+                A0, B0 = _factors(self.frames.initial(), self.diagonal.initial())
+            A = [torch.cat(pair) for pair in zip(A, A0, strict=True)]
+            B = [torch.cat([now, -then], dim=1) for now, then in zip(B, B0, strict=True)]
+        return {name: {"lora_A": a, "lora_B": b} for name, a, b in zip(self._names, A, B, strict=True)}
+
+
+def _factors(frames: list[Tensor], diagonals: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """V^T of each layer and U diag(l), from (1, N, K) frames in the order U, V, U, V, ... and (layers, K) diagonals."""
+    left, right = frames[::2], frames[1::2]
+    return [V[0].mT for V in right], [U[0] * diagonal for U, diagonal in zip(left, diagonals, strict=True)]

@@ -1,0 +1,123 @@
+"""Quantum-PEFT: LoRA updates U diag(l) V^T whose frames a circuit or a Lie algebra's map makes of few numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, ClassVar
+
+from peft import LoraConfig
+
+from qpeft.adapters.built_config import CUSTOM, BuiltConfig
+from qpeft.adapters.frame_bank import FrameBank
+from qpeft.adapters.lora_options import check_lora_options
+from qpeft.adapters.peft_internals import GeneratedLoraModel, QpeftType, Shape, register
+from qpeft.adapters.resolved import another_build
+from qpeft.errors import ConfigError
+from qpeft.frame_settings import FrameSettings
+from qpeft.generator_settings import check_ansatz
+from qpeft.generators.frames import PauliFrame
+from qpeft.generators.quantization import QuantizationAware
+from qpeft.generators.spec import AnsatzLike
+from qpeft.options import at_least, option
+from qpeft.qcircuits import Circuit
+
+_SETTINGS = tuple(field.name for field in fields(FrameSettings))
+
+
+@dataclass
+class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore[misc]  # peft is untyped
+    """Configuration of Quantum-PEFT (arXiv 2503.05431): dW = lora_alpha / r * U diag(l) V^T, of rank r = K at most.
+
+    U and V have K orthonormal columns, generated from few trained numbers; l is zero at the start, so that the adapter
+    starts as the identity. The paper's settings are r=3, lora_alpha=32 with "pauli", and "taylor" with r=2,
+    intrinsic_rank=1, order=3 for GPT-2.
+
+    Raises:
+        ConfigError: A value that is not allowed, or a setting that the parametrization does not have.
+
+    Example:
+        >>> QuantumPEFTConfig(r=3, parametrization="taylor", order=3, target_modules=["c_attn"]).intrinsic_rank
+    """
+
+    exported: ClassVar[str] = "as a plain LoRA of peft's, which needs neither qpeft nor a circuit"
+
+    r: int = option(4, "K, columns of the frames and rank of the update")
+    lora_alpha: int = option(8, "scale: the update is multiplied by lora_alpha / r")
+    reps: int | None = option(None, "L, layers of the circuit (1)")
+    # peft saves the whole embedding matrix beside an adapter of `lm_head` unless token rows are listed: none are.
+    trainable_token_indices: Any = option({}, "always empty")
+
+    def __post_init__(self) -> None:
+        check_lora_options(self, "Quantum-PEFT", covers=())
+        LoraConfig.__post_init__(self)
+        self.peft_type = QpeftType.QUANTUM_PEFT
+        FrameSettings.__post_init__(self)
+        check_ansatz(self.ansatz)
+        at_least(0, self, "reps")
+        for name in ("ansatz", "reps"):
+            if getattr(self, name) is not None and not self.takes(name):
+                raise ConfigError(f"{name} is no setting of parametrization {self.parametrization!r}; leave it out")
+        if self.intrinsic_rank is not None and self.intrinsic_rank > self.r:
+            raise ConfigError(
+                f"intrinsic_rank K' is {self.intrinsic_rank}, above the rank K = {self.r}; use 1 to {self.r}, or "
+                "raise r"
+            )
+        self.check_built()
+
+    @staticmethod
+    def is_resolved(data: Any) -> bool:
+        kinds = {"settings": dict, "targets": list, "circuits": list}
+        return isinstance(data, dict) and all(isinstance(data.get(name), kind) for name, kind in kinds.items())
+
+    def settings(self) -> dict[str, Any]:
+        names = (*_SETTINGS, "reps", "r")
+        return {name: getattr(self, name) for name in names} | {"ansatz": self.ansatz_name}
+
+    def build_bank(self, targets: dict[str, Shape]) -> FrameBank:
+        """The module that generates the factors of `targets`; fills in `resolved`.
+
+        Args:
+            targets: Layer name to (out_features, in_features).
+
+        Raises:
+            ConfigError: Sizes that cannot be, or settings that were changed since the adapter was saved.
+        """
+        shapes = [list(shape) for shape in targets.values()]
+        given: dict[str, Any] = {"reps": self.reps, "ansatz": self._saved_circuits(shapes) or self.ansatz}
+        frame = partial(self.new_frame, **{name: value for name, value in given.items() if value is not None})
+        quantize = None if self.bits is None else QuantizationAware(self.bits, **self.quantization())
+        bank = FrameBank(targets, self.r, frame, self.new_diagonal, quantize)
+        circuits = {module.circuit for module in bank.modules() if isinstance(module, PauliFrame)}
+        self.resolved = {
+            "settings": self.settings(), "targets": shapes, "circuits": [circuit.to_dict() for circuit in circuits],
+        }  # fmt: skip
+        return bank
+
+    def _saved_circuits(self, shapes: list[list[int]]) -> AnsatzLike | None:
+        """The circuits of the adapter as it was built, if there are any and the settings and shapes are still those.
+
+        A config outlives its first model: it is changed, copied with `dataclasses.replace`, used on other models. One
+        that was read from a file must not come out as another adapter.
+        """
+        saved = self.resolved or {"settings": {}, "targets": [], "circuits": []}
+        if saved["settings"] == self.settings() and saved["targets"] == shapes:
+            circuits = {data["num_qubits"]: Circuit.from_dict(data) for data in saved["circuits"]}
+            return (lambda num_qubits, reps: circuits[num_qubits]) if circuits else None
+        if self.ansatz == CUSTOM or self.is_saved:
+            other = [shape for shape in saved["targets"] if shape not in shapes]
+            was = f"layers of (out, in) {other[0]}" if other else f"{len(saved['targets'])} layers in another order"
+            differs = None if saved["targets"] == shapes else f"it was made for {was}, and this model's targets differ"
+            raise another_build(saved["settings"], self.settings(), differs)
+        return None
+
+
+class QuantumPEFTModel(GeneratedLoraModel):
+    """The tuner behind `QuantumPEFTConfig`."""
+
+    def build_bank(self, config: Any, targets: dict[str, Shape]) -> FrameBank:
+        bank: FrameBank = config.build_bank(targets)
+        return bank
+
+
+register(QpeftType.QUANTUM_PEFT, QuantumPEFTConfig, QuantumPEFTModel)

@@ -1,0 +1,121 @@
+"""The settings of the frames of Quantum-PEFT, once for PEFT configs, TOML files and the command line."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from qpeft.errors import ConfigError
+from qpeft.generators.diagonal import DIAGONALS, DiagonalNode
+from qpeft.generators.frames import FRAMES, OTHER_SIZES, ActingFrame, Frame
+from qpeft.generators.frames.base import FrameFactory
+from qpeft.generators.quantization import check_quantization
+from qpeft.options import at_least, finite, option
+
+GROUP_SIZE = 128  # arXiv 2503.05431, section 4.2
+_OF_FRAMES = ("intrinsic_rank", "order", "triangle", "init_scale", "truncate", "node_size", "sublayers")
+_OF_DIAGONALS = ("measurement", "tau")
+_OF_QUANTIZATION = ("group_size", "kappa")
+
+
+@dataclass
+class FrameSettings:
+    """How the frames U, V and the diagonal l of an update U diag(l) V^T are made (arXiv 2503.05431).
+
+    A setting left None is the frame's own; one that the parametrization does not have is refused.
+
+    Raises:
+        ConfigError: A value that is not allowed.
+    """
+
+    parametrization: str = option("pauli", f"what makes the frames: {', '.join(FRAMES)}")
+    intrinsic_rank: int | None = option(None, "K', columns of a triangle that train, at most the rank (the rank)")
+    order: int | None = option(None, "taylor, neumann: order P of the series (18)")
+    triangle: str | None = option(None, "exponential to givens: strict, or diagonal to train that too (strict)")
+    init_scale: float | None = option(None, "exponential to givens: size of the numbers at the start (the map's own)")
+    truncate: str | None = option(None, "pauli, householder, givens: columns, or rows as in the paper (columns)")
+    node_size: int | None = option(None, "node: size N' of a node; required")
+    sublayers: str | None = option(None, "node: two a layer (eq2) or one (fig7) (eq2)")
+    other_sizes: str | None = option(
+        None, "pauli, node: how sizes that are no power are made: by a cosine-sine decomposition with one angle "
+        "(single) or N2 (full), or cut from the next power (pad) (single)",
+    )  # fmt: skip
+    diagonal: str = option("real", f"numbers between the frames: {' or '.join(DIAGONALS)}")
+    measurement: str | None = option(None, "real: identity, square or log_softmax_square of the numbers (identity)")
+    tau: float | None = option(None, "rademacher: temperature of ReinMax, at least 1 (1)")
+    bits: int | None = option(None, "quantise the frames' numbers to 1 to 8 bits, in training and in files")
+    group_size: int | None = option(None, f"numbers that share a scale, with --bits ({GROUP_SIZE})")
+    kappa: float | None = option(None, "above 0, adaptive bits: more for groups of wide range, with --bits (0)")
+
+    def __post_init__(self) -> None:
+        kind, diagonal = FRAMES[self.parametrization], DIAGONALS[self.diagonal]
+        self._refuse_unused(kind, "parametrization", self.parametrization, _OF_FRAMES)
+        self._refuse_unused(diagonal, "diagonal", self.diagonal, _OF_DIAGONALS)
+        finite(self, "init_scale", "tau", "kappa")
+        at_least(1, self, "intrinsic_rank", "order")
+        if self.other_sizes is not None:
+            OTHER_SIZES[self.other_sizes]
+            if not issubclass(kind, ActingFrame):
+                raise ConfigError(
+                    f"other_sizes is no setting of {self.parametrization}, which has any size; leave it out"
+                )
+        if "node_size" in _parameters(kind) and self.node_size is None:
+            raise ConfigError(
+                f"parametrization {self.parametrization!r} needs node_size, the size N' of a node, e.g. 4"
+            )
+        given = [name for name in _OF_QUANTIZATION if getattr(self, name) is not None]
+        if self.bits is not None:
+            check_quantization(self.bits, **self.quantization())
+        elif given:
+            raise ConfigError(f"{given[0]} needs bits, which are not given; set bits to 1 to 8, or leave it out")
+
+    def _refuse_unused(self, kind: type, setting: str, name: str, settings: tuple[str, ...]) -> None:
+        taken = [other for other in settings if other in _parameters(kind)]
+        for other in settings:
+            if getattr(self, other) is not None and other not in taken:
+                has = f"; it takes {', '.join(taken)}" if taken else ""
+                raise ConfigError(f"{other} is no setting of {setting} {name!r}{has}; leave it out")
+
+    def quantization(self) -> dict[str, Any]:
+        """Group and kappa, as the functions of quantisation take them."""
+        return {"group": self.group_size or GROUP_SIZE, "kappa": self.kappa or 0.0}
+
+    def new_frame(self, size: int, columns: int, count: int, **circuit: Any) -> Frame:
+        """`count` frames of one size.
+
+        Args:
+            size: N.
+            columns: K.
+            count: How many.
+            circuit: `ansatz` and `reps`, if they are not the frame's own.
+
+        Raises:
+            ConfigError: Settings that do not allow such frames.
+        """
+        kind = FRAMES[self.parametrization]
+        given = {name: getattr(self, name) for name in _OF_FRAMES if getattr(self, name) is not None}
+        make: FrameFactory = partial(kind, **given, **circuit)
+        if not issubclass(kind, ActingFrame) or _is_power(size, self.node_size or 2):
+            return make(size, columns, count)
+        return OTHER_SIZES[self.other_sizes or "single"](size, columns, count, node=make)
+
+    def new_diagonal(self, size: int, count: int) -> DiagonalNode:
+        """`count` diagonals of `size` numbers."""
+        given = {name: getattr(self, name) for name in _OF_DIAGONALS if getattr(self, name) is not None}
+        return DIAGONALS[self.diagonal](size, count, **given)
+
+    def takes(self, name: str) -> bool:
+        """Whether the parametrization has a setting of this name."""
+        return name in _parameters(FRAMES[self.parametrization])
+
+
+def _parameters(kind: type) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind).parameters)
+
+
+def _is_power(size: int, base: int) -> bool:
+    while size > 1 and base > 1 and size % base == 0:
+        size //= base
+    return size == 1

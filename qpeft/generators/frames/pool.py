@@ -1,0 +1,70 @@
+"""Frames of several sizes, generated with one call for each size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from qpeft.generators.frames.base import FrameFactory
+from qpeft.generators.frames.traced import TracedFrame
+
+
+class FramePool(nn.Module):
+    """The frames of a list of sizes; those of equal size come from one module.
+
+    Args:
+        sizes: N of each frame.
+        columns: K.
+        frame: Makes the frames of one size: (size, columns, count) -> Frame.
+        count: Frames of each entry of `sizes`.
+        quantize: Applied to each trained tensor before it is used, if given.
+        keep_initial: Whether to keep the initial numbers, for `initial()`: they are saved with the others.
+
+    Example:
+        >>> from qpeft.generators.frames import PauliFrame
+        >>> pool = FramePool([8, 4, 8], columns=2, frame=PauliFrame)
+        >>> [tuple(frame.shape) for frame in pool()], len(pool.by_size)
+        ([(1, 8, 2), (1, 4, 2), (1, 8, 2)], 2)
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], columns: int, frame: FrameFactory, count: int = 1,
+        quantize: nn.Module | None = None, keep_initial: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        numbers = Counter(sizes)
+        frames = {str(size): frame(size, columns, count * numbers[size]) for size in sorted(numbers)}
+        self.by_size = nn.ModuleDict(frames)
+        self._made_by = {size: TracedFrame(made) for size, made in frames.items()}
+        self.sizes, self.count, self.quantize = list(sizes), count, quantize
+        self._kept = {name: f"initial_{name.replace('.', '_')}" for name in self.trained() if keep_initial}
+        for name, buffer in self._kept.items():  # a buffer's name has no dot
+            self.register_buffer(buffer, self.trained()[name].detach().clone())
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The frames' parameters by name, as `by_size` has them."""
+        return dict(self.by_size.named_parameters())
+
+    @property
+    def num_kept(self) -> int:
+        """How many initial numbers are kept."""
+        return sum(self.get_buffer(buffer).numel() for buffer in self._kept.values())
+
+    def forward(self) -> list[Tensor]:
+        """The frames, (count, size, columns) each, in the order of `sizes`."""
+        return self._frames(self.trained())
+
+    def initial(self) -> list[Tensor]:
+        """The frames as they were before training."""
+        return self._frames({name: self.get_buffer(buffer) for name, buffer in self._kept.items()})
+
+    def _frames(self, numbers: dict[str, Tensor] | dict[str, nn.Parameter]) -> list[Tensor]:
+        groups = {}
+        for size, traced in self._made_by.items():
+            own = {name: numbers[f"{size}.{name}"] for name, _ in traced.frame.named_parameters()}
+            if self.quantize is not None:
+                own = {name: self.quantize(tensor) for name, tensor in own.items()}
+            groups[size] = iter(traced(own).unflatten(0, (-1, self.count)).unbind(0))
+        return [next(groups[str(size)]) for size in self.sizes]
