@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE, SIMPLE_HEAD
@@ -13,6 +14,9 @@ from rich.text import Text
 from qpeft.options import build
 from qpeft.terminal import quiet
 from qpeft.training.adapter_options import CountConfig
+
+if TYPE_CHECKING:
+    from qpeft.training.frame_counts import FrameCounts
 
 console = Console()
 
@@ -51,7 +55,9 @@ def count(
     ] = None,
     **flags: Any,
 ) -> None:
-    """Count what an adapter trains, before training anything; for qpa also qubits and chunks.
+    """Count what an adapter trains, before training anything.
+
+    For qpa also qubits and chunks; for quantum-peft the paper's formula, and its published counts' conventions.
 
     Example: qpeft count --model embedded --method qpa --rank 4
     """
@@ -71,6 +77,8 @@ def count(
         f"{found.trained / found.model:.2%} of the model's {found.model:,}. LoRA r=1 on {compared} trains "
         f"{found.lora_rank_1:,}.", highlight=False, markup=False,
     )  # fmt: skip
+    if found.frames is not None:
+        _say_frames(found.frames)
     if found.generated is None:
         return
     table = Table(title=f"{found.generated:,} generated numbers", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
@@ -88,3 +96,26 @@ def count(
     if generators > 1:
         say(f"{generators} generators; qubits are those of the largest.", highlight=False)
     say("Above 100% of LoRA r=1, LoRA of rank 1 is the smaller adapter.", highlight=False)
+
+
+def _say_frames(frames: FrameCounts) -> None:
+    """The formula of what trains, then every convention of counting, beside LoRA."""
+    say = partial(console.print, highlight=False)
+    if frames.name:
+        say(f"\nNumbers P(N) of a frame of N rows:\n  {frames.formula}")
+        for line in frames.working():
+            say(f"  {line}")
+    say(f"\nWays to count these layers at K = {frames.rank}, K' = {frames.intrinsic_rank}, L = {frames.reps}")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("  convention", no_wrap=True)
+    table.add_column("counts", no_wrap=True)
+    table.add_column("numbers", justify="right")
+    table.add_column("needed by")
+    for rows in (frames.conventions, frames.others):
+        for row in rows:
+            name, style = (f"> {row.name}", "bold") if row.trains else (f"  {row.name}", None)
+            table.add_row(name, row.counts, f"{row.numbers:,}", row.published, style=style)
+        table.add_section()
+    say(table)
+    marked = "> is what trains here." if frames.name else "The paper has no formula for this circuit."
+    say(f"{marked} Tables and figures: arXiv 2503.05431.")

@@ -10,8 +10,10 @@ from qpeft.adapters.attach import attach
 from qpeft.adapters.bank import Piece
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import Shape, adapted_layers, bank_of
+from qpeft.adapters.quantum_peft import QuantumPEFTConfig
 from qpeft.generators import QPASpec
 from qpeft.training.adapter_options import CountConfig
+from qpeft.training.frame_counts import FrameCounts
 from qpeft.training.models import load_config, skeleton
 
 CHUNK_SIZES = (16, 64, 256, 1024, 4096, 16384)
@@ -51,7 +53,8 @@ class Counts:
         model: Numbers of the model.
         lora_rank_1: What LoRA of rank 1 trains on `targets`.
         generated: How many numbers are generated; None for a method that stores them.
-        choices: Counts for several chunk sizes; empty for a method that generates nothing.
+        choices: Counts for several chunk sizes; empty for a method that has none.
+        frames: Counts by the formulas of Quantum-PEFT; None for another method.
     """
 
     targets: dict[str, Shape]
@@ -61,6 +64,7 @@ class Counts:
     lora_rank_1: int
     generated: int | None
     choices: list[Generated]
+    frames: FrameCounts | None
 
 
 def count(model: str, config: CountConfig, chunk_sizes: Sequence[int] = ()) -> Counts:
@@ -81,10 +85,11 @@ def count(model: str, config: CountConfig, chunk_sizes: Sequence[int] = ()) -> C
     bank = bank_of(adapted)
     pieces = bank.pieces if isinstance(bank, QPABank) else []
     choices = _choices(adapted.peft_config["default"], pieces, chunk_sizes) if pieces else []
+    frames = FrameCounts(adapter, targets.values()) if isinstance(adapter, QuantumPEFTConfig) else None
     return Counts(
         targets, adapter.is_prompt_learning, trained, total - trained,
         sum(fan_out + fan_in for fan_out, fan_in in targets.values()), sum(piece.size for piece in pieces) or None,
-        choices,
+        choices, frames,
     )  # fmt: skip
 
 

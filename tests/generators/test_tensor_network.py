@@ -227,9 +227,7 @@ def test_the_order_avoids_the_large_way():
 
 
 def test_compiles_into_one_graph():
-    made = network(
-        "hierarchical_tucker", 4, 2, count=2, diagonal=partial(RealDiagonal, measurement="square"), frame=DenseNode
-    )
+    made = network("hierarchical_tucker", 4, 2, count=2, diagonal=partial(RealDiagonal, measurement="square"))
     compiled = torch.compile(made, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(), made())
 

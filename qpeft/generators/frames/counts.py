@@ -6,12 +6,12 @@ gives all published counts: `CONVENTIONS` names the ways of counting that a figu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
-from qpeft.generators.frames.triangle import triangle_parameters
+from qpeft.generators.frames.triangle import Triangle, triangle_parameters
 from qpeft.registry import Registry
 
 FrameCount = Callable[[int, int, int], int]  # (rows N, intrinsic rank K', layers L) -> numbers of one frame
@@ -25,6 +25,12 @@ def floor_qubits(size: int) -> int:
 def ceil_qubits(size: int) -> int:
     """log2 N, rounded up: the qubits of a size padded to a power of two."""
     return (size - 1).bit_length()
+
+
+def is_power(size: int, base: int) -> bool:
+    """Whether N is base^m, for m = 0, 1, ..."""
+    nearest: int = base ** round(math.log(size, base))
+    return nearest == size
 
 
 def two_design(qubits: int, reps: int) -> int:
@@ -42,7 +48,7 @@ def three_per_gate(qubits: int, reps: int) -> int:
     return 3 * two_design(qubits, reps)
 
 
-def shannon(size: int, node: Callable[[int], int], angles: Literal["full", "single", "none"]) -> int:
+def shannon(size: int, node: Callable[[int], int], angles: str) -> int:
     """Numbers of a cosine-sine decomposition: P(N) = 2 P(N1) + 2 P(N2) + angles, N = N1 + N2 (eq. 4).
 
     Args:
@@ -62,16 +68,17 @@ def shannon(size: int, node: Callable[[int], int], angles: Literal["full", "sing
     return 2 * node(larger) + 2 * shannon(smaller, node, angles) + trained
 
 
-def node_circuit(digits: int, node_size: int, reps: int, sublayers: Literal["eq2", "fig7"]) -> int:
+def node_circuit(size: int, node_size: int, reps: int, sublayers: str) -> int:
     """Numbers of a circuit of orthogonal N' x N' nodes on m digits, N = N'^m, each of N' (N' - 1) / 2.
 
     "eq2" counts m + 2L (m - 1) nodes. "fig7" counts the m + L (m - 1) that Fig. 7 prints for m = 3; for even m and
     odd L there is one more.
 
     Example:
-        >>> node_circuit(3, 9, 1, "fig7"), node_circuit(3, 9, 1, "eq2")  # the figure's example, N = 729
+        >>> node_circuit(729, 9, 1, "fig7"), node_circuit(729, 9, 1, "eq2")  # the figure's example, m = 3
         (180, 252)
     """
+    digits = round(math.log(size, node_size))
     if sublayers == "eq2":
         nodes = two_design(digits, reps)
     else:
@@ -113,12 +120,14 @@ class Convention:
     """A way to count the numbers of a layer.
 
     Attributes:
-        counts: What is counted, in words.
+        counts: What it counts, in words.
+        formula: P(N), the numbers of one frame of N rows.
         published: The published counts that need it.
-        frame: (N, K', L) -> numbers of one frame of N rows.
+        frame: The formula, (N, K', L) -> numbers.
     """
 
     counts: str
+    formula: str
     published: str
     frame: FrameCount
 
@@ -131,7 +140,7 @@ def _padded(size: int, intrinsic_rank: int, reps: int) -> int:
     return two_design(ceil_qubits(size), reps)
 
 
-def _decomposed(angles: Literal["full", "single"], size: int, intrinsic_rank: int, reps: int) -> int:
+def _decomposed(angles: str, size: int, intrinsic_rank: int, reps: int) -> int:
     return shannon(size, lambda part: two_design(floor_qubits(part), reps), angles)
 
 
@@ -139,28 +148,61 @@ def _three(qubits: Callable[[int], int], size: int, intrinsic_rank: int, reps: i
     return three_per_gate(qubits(size), reps)
 
 
-def _triangle(triangle: Literal["strict", "diagonal"], size: int, intrinsic_rank: int, reps: int) -> int:
+def _triangle(triangle: Triangle, size: int, intrinsic_rank: int, reps: int) -> int:
     return triangle_parameters(size, intrinsic_rank, triangle)
 
+
+_EQ2, _EQ4 = "(2L + 1) q - 2L", "2 P(N1) + 2 P(N2)"
 
 CONVENTIONS: Registry[Convention] = Registry(
     "count convention",
     {
-        "eq2-pad": Convention("eq. 2, q = log2 N rounded up", "none", _padded),
-        "eq2-single": Convention("eq. 2 and 4, one angle a cosine-sine matrix", "none", partial(_decomposed, "single")),
-        "eq2-full": Convention("eq. 2 and 4, all cosine-sine angles", "none", partial(_decomposed, "full")),
+        "eq2-pad": Convention("eq. 2, ceil(q)", f"{_EQ2}, q = ceil(log2 N)", "none", _padded),
+        "eq2-single": Convention(
+            "eq. 4 with one angle", f"P(2^q) = {_EQ2}; else {_EQ4} + 1", "none", partial(_decomposed, "single")
+        ),
+        "eq2-full": Convention(
+            "eq. 4 with N2 angles", f"P(2^q) = {_EQ2}; else {_EQ4} + N2", "none", partial(_decomposed, "full")
+        ),
         "three-floor": Convention(
-            "3 numbers a gate, q rounded down", "Table 1: 3.98K, 9.7K, 60.7K, 64.5K", partial(_three, floor_qubits)
+            "3 a gate, floor(q)", f"3 ({_EQ2}), q = floor(log2 N)", "Table 1: 3.98K, 9.7K, 60.7K, 64.5K",
+            partial(_three, floor_qubits),
         ),
         "three-ceil": Convention(
-            "3 numbers a gate, q rounded up", "Table 1: 60.7K, 64.5K; Table 2: 0.013M", partial(_three, ceil_qubits)
+            "3 a gate, ceil(q)", f"3 ({_EQ2}), q = ceil(log2 N)", "Table 1: 60.7K, 64.5K; Table 2: 0.013M",
+            partial(_three, ceil_qubits),
         ),
         "triangle-strict": Convention(
-            "triangle of B without its diagonal", "Table 3: 0.098M; Fig. 5: 2NK - K^2", partial(_triangle, "strict")
+            "B below its diagonal", "N K' - K' (K' + 1) / 2", "Table 3: 0.098M; Fig. 5: 2NK - K^2",
+            partial(_triangle, "strict"),
         ),
         "triangle-diagonal": Convention(
-            "triangle of B with its diagonal", "Table 3: 0.098M; Table 8: all; Fig. 7: NK - K (K - 1) / 2",
+            "B with its diagonal", "N K' - K' (K' - 1) / 2", "Table 3: 0.098M; Table 8: all; Fig. 7: 729",
             partial(_triangle, "diagonal"),
         ),
     },
 )  # fmt: skip
+
+
+def node_convention(node_size: int, sublayers: str, other_sizes: str) -> Convention:
+    """How a circuit of N' x N' nodes is counted.
+
+    Args:
+        node_size: N'.
+        sublayers: "eq2" or "fig7", see `node_circuit`.
+        other_sizes: Of sizes that are no power of N': "single" or "full" of a decomposition, or "pad".
+    """
+
+    def frame(size: int, intrinsic_rank: int, reps: int) -> int:
+        def circuit(part: int) -> int:
+            return node_circuit(part, node_size, reps, sublayers)
+
+        if is_power(size, node_size):
+            return circuit(size)
+        if other_sizes == "pad":
+            return circuit(1 << ceil_qubits(size))
+        return shannon(size, circuit, other_sizes)
+
+    nodes, published = ("m + 2L (m - 1)", "none") if sublayers == "eq2" else ("m + L (m - 1)", "Fig. 7: 180")
+    other = {"single": f"{_EQ4} + 1", "full": f"{_EQ4} + N2", "pad": "N rounded up to 2^q"}[other_sizes]
+    return Convention(f"{nodes} nodes", f"P(N'^m) = ({nodes}) N' (N' - 1) / 2; else {other}", published, frame)

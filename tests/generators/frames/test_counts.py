@@ -88,7 +88,7 @@ def test_decompositions_of_the_papers_sizes():
 @pytest.mark.parametrize(("digits", "node_size"), [(1, 3), (2, 3), (3, 3), (4, 2), (5, 2)])
 def test_circuits_of_nodes(digits, node_size, reps, sublayers):
     frame = NodeFrame(node_size**digits, 1, node_size=node_size, reps=reps, sublayers=sublayers)
-    assert node_circuit(digits, node_size, reps, sublayers) == frame.num_parameters
+    assert node_circuit(node_size**digits, node_size, reps, sublayers) == frame.num_parameters
 
 
 def test_a_layer_has_two_frames_and_a_diagonal():
@@ -279,8 +279,8 @@ def test_the_papers_svd_is_two_strict_triangles_and_a_diagonal(size, rank):
 def test_the_example_of_figure_7():
     """N = 729 at K = 1 from 729 numbers to 180; eq. 2 would give 252."""
     assert triangle_parameters(729, 1, "diagonal") == 729
-    assert node_circuit(3, 9, 1, "fig7") == (3 + 2 * 1) * 9 * (9 - 1) // 2 == 180
-    assert node_circuit(3, 9, 1, "eq2") == 252
+    assert node_circuit(729, 9, 1, "fig7") == (3 + 2 * 1) * 9 * (9 - 1) // 2 == 180
+    assert node_circuit(729, 9, 1, "eq2") == 252
 
 
 @pytest.mark.parametrize(
