@@ -57,7 +57,7 @@ def count(
 ) -> None:
     """Count what an adapter trains, before training anything.
 
-    For qpa also qubits and chunks; for quantum-peft the paper's formula, and its published counts' conventions.
+    For qpa also qubits and chunks; for quantum-peft the paper's formula, and each way in which its tables count.
 
     Example: qpeft count --model embedded --method qpa --rank 4
     """
@@ -72,10 +72,11 @@ def count(
     place, compared = f"{len(found.targets)} layer(s)", "these layers"
     if found.is_prefix:
         place, compared = "every layer's keys and values", f"{', '.join(found.targets)} alone"
+    share = found.trained / found.model
     say(
         f"{config.adapter.method} on {place} of {model} trains {found.trained:,} numbers, "
-        f"{found.trained / found.model:.2%} of the model's {found.model:,}. LoRA r=1 on {compared} trains "
-        f"{found.lora_rank_1:,}.", highlight=False, markup=False,
+        f"{f'{share:.2%}' if share >= 1e-4 else 'under 0.01%'} of the model's {found.model:,}. LoRA r=1 on {compared} "
+        f"trains {found.lora_rank_1:,}.", highlight=False, markup=False,
     )  # fmt: skip
     if found.frames is not None:
         _say_frames(found.frames)

@@ -4,6 +4,7 @@ from typer.testing import CliRunner
 from qpeft.adapters.export import FORMS
 from qpeft.adapters.method_table import METHODS
 from qpeft.cli import app
+from qpeft.generators.frames.counts import CONVENTIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -76,3 +77,39 @@ def test_settings_that_a_method_does_not_look_at_are_refused(arguments, message)
 
 def test_settings_that_a_method_derives_are_taken():
     assert run("count", "--model", "embedded", "--method", "adalora", "--rank", "2").exit_code == 0
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+@pytest.mark.parametrize(
+    ("arguments", "convention", "trained", "working"),
+    [
+        ((), "eq2-single", "54", "1 layer(s) 2,048 x 128: U 31 + V 19 + diagonal 4 = 54"),
+        (
+            ("--parametrization", "taylor", "--intrinsic-rank", "1"), "triangle-strict", "2,178",
+            "1 layer(s) 2,048 x 128: U 2,047 + V 127 + diagonal 4 = 2,178",
+        ),
+    ],
+)  # fmt: skip
+def test_count_of_quantum_peft(columns, arguments, convention, trained, working):
+    invoke = CliRunner(env={"COLUMNS": columns}).invoke
+    result = invoke(app, ["count", "--model", "embedded", "--method", "quantum-peft", *arguments])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert f"quantum-peft on 1 layer(s) of embedded trains {trained} numbers" in " ".join(result.output.split())
+    assert f"  {working}" in lines
+    (marked,) = (line.split() for line in lines if line.startswith(" > "))
+    assert marked[1] == convention and trained in marked
+    named = {word for line in lines for word in line.split()[:2]}
+    assert {*CONVENTIONS, "LoRA", "AdaLoRA"} <= named
+    assert max(map(len, lines)) <= int(columns)
+
+
+def test_count_of_quantum_peft_with_a_circuit_that_the_paper_does_not_have():
+    output = run("count", "--model", "embedded", "--method", "quantum-peft", "--ansatz", "ry_cnot").output
+    assert "The paper has no formula for this circuit." in output
+    assert "\n > " not in output and "numbers of a frame" not in output
+
+
+def test_a_small_share_is_not_zero():
+    output = run("count", "--model", "embedded", "--method", "quantum-peft").output
+    assert "54 numbers, under 0.01% of the model's 1,088,256." in " ".join(output.split())

@@ -75,3 +75,11 @@ def test_one_generator_a_layer(gpt2_folder):
     (choice,) = found.choices
     assert len(choice.specs) == 12
     assert choice.num_parameters == 12 * choice.specs[0].num_parameters
+
+
+def test_frames_are_counted_beside_what_trains(gpt2_folder):
+    """arXiv 2503.05431, eq. 2: 2 (3 q - 2) angles and K values a layer, here of 768 x 768 cut from 1024."""
+    found = count(gpt2_folder, options(method="quantum-peft", rank=3, targets=["attn.c_proj"], other_sizes="pad"))
+    assert found.trained == 12 * (2 * 28 + 3)
+    assert found.frames.rank == 3 and found.generated is None and not found.choices
+    assert count(gpt2_folder, options()).frames is None
