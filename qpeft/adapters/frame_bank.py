@@ -5,39 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qpeft.adapters.generated import Bank, Weights
 from qpeft.adapters.peft_internals import Shape
 from qpeft.generators.diagonal import DiagonalNode
 from qpeft.generators.frames import FramePool
 from qpeft.generators.frames.base import FrameFactory
+from qpeft.generators.frames.pool import Pack
 
 
 class FrameBank(Bank):
     """A = V^T (K x in) and B = U diag(l) (out x K) of every layer, dW = B A (Quantum-PEFT, arXiv 2503.05431).
 
     The frames of equal size of all layers, U and V alike, come from one call. With a diagonal that does not start at 0,
-    the frozen update of the start is subtracted: A = [V V0]^T and B = [U diag(l), -U0 diag(l0)], of rank 2K at most.
+    the frozen update of the start is subtracted, which makes the rank 2K at most.
 
     Args:
         targets: Layer name to (out_features, in_features).
         rank: K.
         frame: Makes the frames of one size: (size, columns, count) -> Frame.
         diagonal: Makes the diagonals: (size, count) -> DiagonalNode.
-        quantize: Applied to each trained tensor of the frames before it is used, if given.
+        pack: Quantises the frames' numbers and packs them on save, if given; the diagonals stay in full precision.
     """
 
     def __init__(
         self, targets: Mapping[str, Shape], rank: int, frame: FrameFactory,
-        diagonal: Callable[[int, int], DiagonalNode], quantize: nn.Module | None = None,
+        diagonal: Callable[[int, int], DiagonalNode], pack: Pack | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self._names = list(targets)
         self.diagonal = diagonal(rank, len(targets))
         sizes = [size for shape in targets.values() for size in shape]
         self.frames = FramePool(
-            sizes, rank, frame, quantize=quantize, keep_initial=not self.diagonal.starts_at_zero
+            sizes, rank, frame, pack=pack, keep_initial=not self.diagonal.starts_at_zero
         )  # fmt: skip
 
     @property
@@ -53,8 +54,9 @@ class FrameBank(Bank):
         if not self.diagonal.starts_at_zero:
             with torch.no_grad():
                 A0, B0 = _factors(self.frames.initial(), self.diagonal.initial())
-            A = [torch.cat(pair) for pair in zip(A, A0, strict=True)]
-            B = [torch.cat([now, -then], dim=1) for now, then in zip(B, B0, strict=True)]
+            # Of the ways to write B A - B0 A0 the one whose products are exactly 0 at the start.
+            B = [torch.cat([now - then, then], dim=1) for now, then in zip(B, B0, strict=True)]
+            A = [torch.cat([now, now - then]) for now, then in zip(A, A0, strict=True)]
         return {name: {"lora_A": a, "lora_B": b} for name, a, b in zip(self._names, A, B, strict=True)}
 
 

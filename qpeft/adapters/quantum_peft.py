@@ -17,7 +17,7 @@ from qpeft.errors import ConfigError
 from qpeft.frame_settings import FrameSettings
 from qpeft.generator_settings import check_ansatz
 from qpeft.generators.frames import PauliFrame
-from qpeft.generators.quantization import QuantizationAware
+from qpeft.generators.packed_state import pack_on_save
 from qpeft.generators.spec import AnsatzLike
 from qpeft.options import at_least, option
 from qpeft.qcircuits import Circuit
@@ -86,8 +86,8 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         shapes = [list(shape) for shape in targets.values()]
         given: dict[str, Any] = {"reps": self.reps, "ansatz": self._saved_circuits(shapes) or self.ansatz}
         frame = partial(self.new_frame, **{name: value for name, value in given.items() if value is not None})
-        quantize = None if self.bits is None else QuantizationAware(self.bits, **self.quantization())
-        bank = FrameBank(targets, self.r, frame, self.new_diagonal, quantize)
+        pack = None if self.bits is None else partial(pack_on_save, bits=self.bits, **self.quantization())
+        bank = FrameBank(targets, self.r, frame, self.new_diagonal, pack)
         circuits = {module.circuit for module in bank.modules() if isinstance(module, PauliFrame)}
         self.resolved = {
             "settings": self.settings(), "targets": shapes, "circuits": [circuit.to_dict() for circuit in circuits],

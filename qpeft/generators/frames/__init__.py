@@ -56,8 +56,8 @@ FRAMES: Registry[type[Frame]] = Registry(
 OTHER_SIZES: Registry[Callable[..., Frame]] = Registry(
     "way to make other sizes",
     {
-        "single": partial(ShannonFrame, angles="single"),
-        "full": partial(ShannonFrame, angles="full"),
+        "single": partial(ShannonFrame, angles="single", whole=False),
+        "full": partial(ShannonFrame, angles="full", whole=False),
         "pad": partial(PaddedFrame, orthonormalize=True),
     },
 )

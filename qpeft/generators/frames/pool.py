@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from qpeft.generators.frames.base import FrameFactory
+from qpeft.generators.frames.base import Frame, FrameFactory
 from qpeft.generators.frames.traced import TracedFrame
+from qpeft.generators.packed_state import PackedParameters
+
+Pack = Callable[[nn.Module, Sequence[str]], PackedParameters]
 
 
 class FramePool(nn.Module):
@@ -19,7 +22,7 @@ class FramePool(nn.Module):
         columns: K.
         frame: Makes the frames of one size: (size, columns, count) -> Frame.
         count: Frames of each entry of `sizes`.
-        quantize: Applied to each trained tensor before it is used, if given.
+        pack: Given a frame and its parameters' names, quantises them and packs them on save, if given: `pack_on_save`.
         keep_initial: Whether to keep the initial numbers, for `initial()`: they are saved with the others.
 
     Example:
@@ -31,14 +34,14 @@ class FramePool(nn.Module):
 
     def __init__(
         self, sizes: Sequence[int], columns: int, frame: FrameFactory, count: int = 1,
-        quantize: nn.Module | None = None, keep_initial: bool = False,
+        pack: Pack | None = None, keep_initial: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         numbers = Counter(sizes)
         frames = {str(size): frame(size, columns, count * numbers[size]) for size in sorted(numbers)}
         self.by_size = nn.ModuleDict(frames)
-        self._made_by = {size: TracedFrame(made) for size, made in frames.items()}
-        self.sizes, self.count, self.quantize = list(sizes), count, quantize
+        self.sizes, self.count = list(sizes), count
+        self._made_by = {size: _traced(made, pack) for size, made in frames.items()}
         self._kept = {name: f"initial_{name.replace('.', '_')}" for name in self.trained() if keep_initial}
         for name, buffer in self._kept.items():  # a buffer's name has no dot
             self.register_buffer(buffer, self.trained()[name].detach().clone())
@@ -64,7 +67,11 @@ class FramePool(nn.Module):
         groups = {}
         for size, traced in self._made_by.items():
             own = {name: numbers[f"{size}.{name}"] for name, _ in traced.frame.named_parameters()}
-            if self.quantize is not None:
-                own = {name: self.quantize(tensor) for name, tensor in own.items()}
             groups[size] = iter(traced(own).unflatten(0, (-1, self.count)).unbind(0))
         return [next(groups[str(size)]) for size in self.sizes]
+
+
+def _traced(frame: Frame, pack: Pack | None) -> TracedFrame:
+    if pack is None:
+        return TracedFrame(frame)
+    return TracedFrame(frame, pack(frame, [name for name, _ in frame.named_parameters()]).quantized)

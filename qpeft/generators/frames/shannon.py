@@ -27,8 +27,8 @@ class ShannonFrame(ActingFrame):
     P(N) = 2 P(N1) + 2 P(N2) + N2 numbers a frame: the angles outweigh the logarithmic rest unless they are one. Every
     factor acts on N x K blocks; nothing is N x N.
 
-    V2 acts on rows that are zero in the first N2 columns: as long as K <= N2 its numbers are counted, as in the paper,
-    but change nothing, and it is not run.
+    V2 acts on rows that are zero in the first N2 columns, so for K <= N2 its numbers change nothing in the frame. The
+    paper counts them; with `whole=False` they are left out.
 
     Args:
         size: N, at least 3 and no power of two.
@@ -36,6 +36,7 @@ class ShannonFrame(ActingFrame):
         count: Number of frames.
         node: Makes the frames of the powers of two; they must act on blocks (`PauliFrame` and `NodeFrame` do).
         angles: "full" trains N2 angles in each M, "single" one that all N2 share.
+        whole: Whether to keep the numbers that only `act_on` needs.
 
     Attributes:
         angles: (count, N2) or (count, 1) in radians, uniform in [-pi, pi] at the start.
@@ -47,13 +48,15 @@ class ShannonFrame(ActingFrame):
         >>> frame = ShannonFrame(768, 3)  # 512 + 256
         >>> frame.num_parameters, ShannonFrame(768, 3, angles="single").num_parameters
         (350, 95)
+        >>> ShannonFrame(768, 3, whole=False).num_parameters  # 350 less the 25 of V2
+        325
         >>> bool(frame.orthogonality_error() < 1e-5)
         True
     """
 
     def __init__(
         self, size: int, columns: int, count: int = 1, node: FrameFactory = PauliFrame,
-        angles: Literal["full", "single"] = "full",
+        angles: Literal["full", "single"] = "full", whole: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(size, columns, count)
         if not size & (size - 1):
@@ -64,24 +67,32 @@ class ShannonFrame(ActingFrame):
         self.smaller = size - self.larger  # N2
         self.kind = angles
 
-        def build(part: int) -> ActingFrame | None:
-            return _factor(part, min(columns, part), count, node, angles)
+        def build(part: int, whole: bool = True) -> ActingFrame | None:
+            return _factor(part, min(columns, part), count, node, angles, whole)
 
-        self.v1, self.u2 = build(self.smaller), build(self.smaller)
-        self.v2, self.u1 = build(self.larger), build(self.larger)
+        self.has_v2 = whole or columns > self.smaller
+        self.v1, self.u2 = build(self.smaller, self.has_v2), build(self.smaller)
+        self.v2, self.u1 = build(self.larger) if self.has_v2 else None, build(self.larger)
         number = self.smaller if angles == "full" else 1
         self.angles = nn.Parameter((2 * torch.rand(count, number) - 1) * torch.pi)
 
     def forward(self) -> Tensor:
-        if self.columns > self.smaller or self.v1 is None or self.v2 is None:
+        if self.columns > self.smaller or self.v1 is None:
             return super().forward()
         top = self.v1()
-        bottom = top.new_zeros(self.count, self.larger, self.columns)
-        unused = sum(parameter.sum() for parameter in self.v2.parameters())
-        return self._after_v(top, bottom) + 0 * unused  # zero gradients, not none
+        frame = self._after_v(top, top.new_zeros(self.count, self.larger, self.columns))
+        if self.v2 is None:
+            return frame
+        return frame + 0 * sum(parameter.sum() for parameter in self.v2.parameters())  # zero gradients, not none
 
     def act_on(self, block: Tensor) -> Tensor:
-        """Q @ block, (count, N, k)."""
+        """Q @ block, (count, N, k).
+
+        Raises:
+            ConfigError: The frame is not whole.
+        """
+        if not self.has_v2:
+            raise ConfigError("this ShannonFrame has only the numbers of its first columns; make it with whole=True")
         top, bottom = block.split([self.smaller, self.larger], dim=1)
         return self._after_v(_act(self.v1, top), _act(self.v2, bottom))
 
@@ -98,13 +109,13 @@ class ShannonFrame(ActingFrame):
 
 
 def _factor(
-    size: int, columns: int, count: int, node: FrameFactory, angles: Literal["full", "single"]
+    size: int, columns: int, count: int, node: FrameFactory, angles: Literal["full", "single"], whole: bool
 ) -> ActingFrame | None:
     """An orthogonal factor; None stands for the 1 x 1 matrix 1."""
     if size == 1:
         return None
     if size & (size - 1):
-        return ShannonFrame(size, columns, count, node, angles)
+        return ShannonFrame(size, columns, count, node, angles, whole)
     frame = node(size, columns, count)
     if not isinstance(frame, ActingFrame):
         raise ConfigError(
