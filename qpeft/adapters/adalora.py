@@ -11,25 +11,25 @@ from peft import AdaLoraModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from qpeft.errors import RunError
+from qpeft.adapters.checkpoints import CheckpointPart
 
-ALLOCATION = "rank_allocation.safetensors"  # in a checkpoint, beside peft's files
 AVERAGES = ("exp_avg_ipt", "exp_avg_unc")  # of the importance scores, in peft's allocator
 
 
-class RankAllocation(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+class RankAllocation(CheckpointPart):
     """Reallocates the ranks after each optimiser step, and keeps the singular vectors near orthogonal.
 
     peft adds the regulariser to the model's own loss, which a loss function of one's own does not see; here its
     gradient is set once a step, so it is clipped with the batch's and does not show in the logged loss.
 
     While it trains, a checkpoint holds the adapter with all its ranks, since one that was set to zero may come back,
-    and in `ALLOCATION` what peft's allocator knows. A resumed run is then the uninterrupted one. After training peft
+    and in `file` what peft's allocator knows. A resumed run is then the uninterrupted one. After training peft
     saves the ranks that are left.
     """
+
+    file = "rank_allocation.safetensors"
 
     def __init__(self) -> None:
         self._ranks: dict[str, list[bool]] | None = None  # which are kept; peft saves these alone if its config says so
@@ -37,8 +37,8 @@ class RankAllocation(TrainerCallback):  # type: ignore[misc]  # transformers is 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
         if state.global_step:
-            self.restore(kwargs["model"], _checkpoint(args, state))
             self._hide_ranks(_tuner(kwargs["model"]))
 
     def on_step_begin(
@@ -58,35 +58,24 @@ class RankAllocation(TrainerCallback):  # type: ignore[misc]  # transformers is 
         tuner.update_and_allocate(state.global_step)
         self._hide_ranks(tuner)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # Not on_save: that comes after the Trainer's state, by which a checkpoint is known to be complete.
-        if control.should_save and args.should_save:
-            allocator = _tuner(kwargs["model"]).rankallocator
-            averages = {
-                f"{kind}/{name}": average for kind in AVERAGES for name, average in getattr(allocator, kind).items()
-            }
-            folder = _checkpoint(args, state)
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(averages, folder / ALLOCATION, metadata={"ranks": json.dumps(self._ranks)})
-
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         _config(_tuner(kwargs["model"])).rank_pattern = self._ranks
 
-    def restore(self, model: nn.Module, checkpoint: Path) -> None:
-        """Gives peft's allocator what it knew at a checkpoint; the adapter must have been loaded before.
+    def write(self, model: nn.Module, path: Path) -> None:
+        allocator = _tuner(model).rankallocator
+        averages = {
+            f"{kind}/{name}": average for kind in AVERAGES for name, average in getattr(allocator, kind).items()
+        }
+        save_file(averages, path, metadata={"ranks": json.dumps(self._ranks)})
 
-        Raises:
-            RunError: The checkpoint holds no allocation.
-        """
-        file, tuner = checkpoint / ALLOCATION, _tuner(model)
-        if not file.is_file():
-            raise RunError(f"the checkpoint {checkpoint} has no {ALLOCATION}, so the run cannot be resumed; start anew")
+    def read(self, model: nn.Module, path: Path) -> None:
+        tuner = _tuner(model)
         parameters = dict(tuner.model.named_parameters())
         allocator = tuner.rankallocator
         allocator.reset_ipt()
-        with safe_open(file, framework="pt") as saved:
+        with safe_open(path, framework="pt") as saved:
             self._ranks = json.loads(saved.metadata()["ranks"])
             averages = {key: saved.get_tensor(key) for key in saved.keys()}  # noqa: SIM118 (no dict)
         for key, average in averages.items():
@@ -109,11 +98,6 @@ def orthogonality(vectors: list[nn.Parameter]) -> Tensor:
     rows = [v if v.shape[0] <= v.shape[1] else v.T for v in vectors]
     norms = [torch.linalg.norm(v @ v.T - torch.eye(len(v), dtype=v.dtype, device=v.device)) for v in rows]
     return torch.stack(norms).mean()
-
-
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the Trainer keeps its checkpoint of this step."""
-    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 def _tuner(model: Any) -> Any:

@@ -9,6 +9,7 @@ import peft
 
 from qpeft.adapters.adalora import RankAllocation
 from qpeft.adapters.additive_prefix import AdditivePrefixConfig
+from qpeft.adapters.checkpoints import LatentNumbers
 from qpeft.adapters.config import QPAConfig
 from qpeft.adapters.feedforward import FeedForwardConfig, HoulsbyConfig, PfeifferConfig
 from qpeft.adapters.generated_layers import QPAAdditivePrefixConfig, QPAFeedForwardConfig
@@ -69,7 +70,7 @@ METHODS: Registry[Method] = Registry(
         "quantum-peft": Method(
             QuantumPEFTConfig, LORA | FRAMES, "what generates the frames U and V, and r values between them",
             "pauli: (2L+1)(q + q') - 4L + r, q = log2 in, q' = log2 out; taylor: r (in + out) - r (r + 1) + r",
-            "arXiv 2503.05431", 3e-2,
+            "arXiv 2503.05431", 3e-2, alpha=32, callbacks=lambda model: [LatentNumbers()],
         ),
         "lora": Method(
             peft.LoraConfig, LORA, "A (r x in) and B (out x r)", "r (in + out)", "arXiv 2106.09685", 3e-2,

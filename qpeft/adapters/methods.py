@@ -28,6 +28,7 @@ class Method:
         count: How many numbers that is for each target (in, out), as a formula.
         source: Where it comes from.
         learning_rate: What to use if none is given; from studies on small language models' output heads.
+        alpha: The scale if none is given; twice the rank if None.
         preset_learning_rates: The same for presets that need another.
         merges: Whether the update can be merged into the base weights.
         export: What a trained adapter is exported as: a plain "lora", "merged" weights, a standard "prefix", or the
@@ -44,6 +45,7 @@ class Method:
     count: str
     source: str
     learning_rate: float
+    alpha: float | None = None
     preset_learning_rates: Mapping[str, float] = field(default_factory=dict)
     merges: bool = True
     export: str = "lora"
@@ -69,7 +71,7 @@ class Method:
         """
         given = {**settings, "targets": _target_names(settings["targets"])}
         if given["alpha"] is None:
-            given["alpha"] = 2 * given["rank"]
+            given["alpha"] = 2 * given["rank"] if self.alpha is None else self.alpha
         filled = {name: given[setting] for name, setting in self.fields.items() if given[setting] is not None}
         return self.config(task_type=task_type, **filled, **self.fixed, **self.derived(given))
 

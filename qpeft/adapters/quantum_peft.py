@@ -30,8 +30,8 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
     """Configuration of Quantum-PEFT (arXiv 2503.05431): dW = lora_alpha / r * U diag(l) V^T, of rank r = K at most.
 
     U and V have K orthonormal columns, generated from few trained numbers; l is zero at the start, so that the adapter
-    starts as the identity. The paper's settings are r=3, lora_alpha=32 with "pauli", and "taylor" with r=2,
-    intrinsic_rank=1, order=3 for GPT-2.
+    starts as the identity. The scale is the paper's; its settings are r=3 with "pauli" for GLUE, and r=2 with "taylor",
+    intrinsic_rank=1 and order=3 for GPT-2.
 
     Raises:
         ConfigError: A value that is not allowed, or a setting that the parametrization does not have.
@@ -43,7 +43,7 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
     exported: ClassVar[str] = "as a plain LoRA of peft's, which needs neither qpeft nor a circuit"
 
     r: int = option(4, "K, columns of the frames and rank of the update")
-    lora_alpha: int = option(8, "scale: the update is multiplied by lora_alpha / r")
+    lora_alpha: int = option(32, "scale: the update is multiplied by lora_alpha / r")
     reps: int | None = option(None, "L, layers of the circuit (1)")
     # peft saves the whole embedding matrix beside an adapter of `lm_head` unless token rows are listed: none are.
     trainable_token_indices: Any = option({}, "always empty")

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
-from qpeft.adapters.adalora import RankAllocation
+from qpeft.adapters.checkpoints import CheckpointPart
 from qpeft.training.config import TrainConfig
 from qpeft.training.facts import learning_rate
 from qpeft.training.tasks import Prepared, task_for
@@ -56,7 +56,7 @@ def fit(trainer: Trainer, model: PeftModel, steps: int, checkpoint: Path | None)
         # The trainer asks whether it is at the end after a step, never before: it would take one too many.
         model.load_adapter(str(checkpoint), "default", is_trainable=True)
         for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, RankAllocation):
+            if isinstance(callback, CheckpointPart):
                 callback.restore(model, checkpoint)
     else:
         with warnings.catch_warnings():

@@ -31,7 +31,7 @@ def base(folder):
 
 EXPORTED = {
     "qpa": "lora", "lora": "lora", "dora": "lora", "qpa-dora": "lora", "sora": "lora", "adalora": "lora",
-    "qpa-prefix": "prefix", "prefix": "prefix",
+    "quantum-peft": "lora", "qpa-prefix": "prefix", "prefix": "prefix",
     "qpa-ffa": "stored", "ffa": "stored", "houlsby": "stored", "pfeiffer": "stored", "additive-prefix": "stored",
     "qpa-additive-prefix": "stored",
     "loha": None, "lokr": None, "oft": None, "boft": None, "vera": None, "fourierft": None,
@@ -126,11 +126,15 @@ def saved(run):
     return {f"{part}/{name}": (run.folder / part / name).read_bytes() for part in ("adapter", "lora") for name in names}
 
 
+DRAWN_AND_QUANTISED = {"parametrization": "cayley", "diagonal": "rademacher", "bits": 4, "group_size": 32}
+
+
 @pytest.mark.parametrize("batch", [2, 5, 10])
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.callbacks(None)])
 def test_methods_with_callbacks_resume_bit_for_bit(make_config, tmp_path, monkeypatch, method, batch):
     """Before AdaLoRA takes any rank away, while it does, and when it has done so."""
-    adapter = adapter_settings(method=method, rank=4, gate_l1=0.1, targets=["c_attn", "lm_head"])
+    options = {"sora": {"gate_l1": 0.1}, "quantum-peft": DRAWN_AND_QUANTISED}.get(method, {})
+    adapter = adapter_settings(method=method, rank=4, targets=["c_attn", "lm_head"], **options)
     training = TrainingOptions(steps=10, batch_size=2, warmup_steps=1, weight_decay=0.1)
     whole = train(make_config(adapter, training=training, output=str(tmp_path / "whole")))
     config = make_config(adapter, training=training, output=str(tmp_path / "halves"), save_every=1)
