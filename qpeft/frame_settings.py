@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +13,14 @@ from qpeft.generators.diagonal import DIAGONALS, DiagonalNode
 from qpeft.generators.frames import FRAMES, OTHER_SIZES, ActingFrame, Frame
 from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.quantization import check_quantization
-from qpeft.options import at_least, finite, option
+from qpeft.options import check_whole, option
 
 GROUP_SIZE = 128  # arXiv 2503.05431, section 4.2
 _OF_FRAMES = ("intrinsic_rank", "order", "triangle", "init_scale", "truncate", "node_size", "sublayers")
 _OF_DIAGONALS = ("measurement", "tau")
 _OF_QUANTIZATION = ("group_size", "kappa")
+_WHOLE = {"intrinsic_rank": 1, "order": 1, "node_size": 2, "group_size": 1}  # and the least that is allowed
+_NUMBERS = ("init_scale", "tau", "kappa")
 
 
 @dataclass
@@ -53,8 +56,7 @@ class FrameSettings:
         kind, diagonal = FRAMES[self.parametrization], DIAGONALS[self.diagonal]
         self._refuse_unused(kind, "parametrization", self.parametrization, _OF_FRAMES)
         self._refuse_unused(diagonal, "diagonal", self.diagonal, _OF_DIAGONALS)
-        finite(self, "init_scale", "tau", "kappa")
-        at_least(1, self, "intrinsic_rank", "order")
+        self._check_numbers()
         if self.other_sizes is not None:
             OTHER_SIZES[self.other_sizes]
             if not issubclass(kind, ActingFrame):
@@ -70,6 +72,15 @@ class FrameSettings:
             check_quantization(self.bits, **self.quantization())
         elif given:
             raise ConfigError(f"{given[0]} needs bits, which are not given; set bits to 1 to 8, or leave it out")
+
+    def _check_numbers(self) -> None:
+        for name, least in _WHOLE.items():
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+                raise ConfigError(f"{name} is {value!r}; it must be a finite number")
 
     def _refuse_unused(self, kind: type, setting: str, name: str, settings: tuple[str, ...]) -> None:
         taken = [other for other in settings if other in _parameters(kind)]
@@ -99,7 +110,21 @@ class FrameSettings:
         make: FrameFactory = partial(kind, **given, **circuit)
         if not issubclass(kind, ActingFrame) or _is_power(size, self.node_size or 2):
             return make(size, columns, count)
+        self._check_parts(size)
         return OTHER_SIZES[self.other_sizes or "single"](size, columns, count, node=make)
+
+    def _check_parts(self, size: int) -> None:
+        """Raises `ConfigError` unless nodes can make the powers of two that another size is put together from."""
+        node_size = self.node_size or 2
+        binary = [1 << bit for bit in reversed(range(1, size.bit_length())) if size >> bit & 1]
+        parts = [1 << (size - 1).bit_length()] if self.other_sizes == "pad" else binary
+        wrong = [part for part in parts if not _is_power(part, node_size)]
+        if wrong:
+            raise ConfigError(
+                f"they are put together from frames of size {', '.join(map(str, parts))}, and node_size={node_size} "
+                f"makes powers of {node_size} alone, not {wrong[0]}; use node_size=2, a node_size of which the layers' "
+                "sizes are powers, or a parametrization of any size such as 'cayley'"
+            )
 
     def new_diagonal(self, size: int, count: int) -> DiagonalNode:
         """`count` diagonals of `size` numbers."""

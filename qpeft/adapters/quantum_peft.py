@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from peft import LoraConfig
 
-from qpeft.adapters.built_config import CUSTOM, BuiltConfig
+from qpeft.adapters.built_config import CUSTOM, BuiltConfig, damaged
 from qpeft.adapters.frame_bank import FrameBank
 from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.peft_internals import GeneratedLoraModel, QpeftType, Shape, register
@@ -19,7 +21,7 @@ from qpeft.generator_settings import check_ansatz
 from qpeft.generators.frames import PauliFrame
 from qpeft.generators.packed_state import pack_on_save
 from qpeft.generators.spec import AnsatzLike
-from qpeft.options import at_least, option
+from qpeft.options import check_whole, option
 from qpeft.qcircuits import Circuit
 
 _SETTINGS = tuple(field.name for field in fields(FrameSettings))
@@ -54,7 +56,8 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         self.peft_type = QpeftType.QUANTUM_PEFT
         FrameSettings.__post_init__(self)
         check_ansatz(self.ansatz)
-        at_least(0, self, "reps")
+        if self.reps is not None:
+            check_whole("reps", self.reps, least=0)
         for name in ("ansatz", "reps"):
             if getattr(self, name) is not None and not self.takes(name):
                 raise ConfigError(f"{name} is no setting of parametrization {self.parametrization!r}; leave it out")
@@ -67,8 +70,13 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
 
     @staticmethod
     def is_resolved(data: Any) -> bool:
-        kinds = {"settings": dict, "targets": list, "circuits": list}
-        return isinstance(data, dict) and all(isinstance(data.get(name), kind) for name, kind in kinds.items())
+        entries = {"targets": list, "circuits": dict}
+        return (
+            isinstance(data, dict)
+            and isinstance(data.get("settings"), dict)
+            and all(isinstance(data.get(name), list) for name in entries)
+            and all(isinstance(entry, kind) for name, kind in entries.items() for entry in data[name])
+        )
 
     def settings(self) -> dict[str, Any]:
         names = (*_SETTINGS, "reps", "r")
@@ -83,12 +91,22 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         Raises:
             ConfigError: Sizes that cannot be, or settings that were changed since the adapter was saved.
         """
+        for name, shape in targets.items():
+            if min(shape) < 2:
+                raise ConfigError(
+                    f"{name} is {shape[0]} x {shape[1]}: frames have sizes of at least 2; leave the layer out"
+                )
         shapes = [list(shape) for shape in targets.values()]
-        given: dict[str, Any] = {"reps": self.reps, "ansatz": self._saved_circuits(shapes) or self.ansatz}
+        saved = self._saved_circuits(shapes)
+        given: dict[str, Any] = {"reps": self.reps, "ansatz": self.ansatz if saved is None else saved}
         frame = partial(self.new_frame, **{name: value for name, value in given.items() if value is not None})
         pack = None if self.bits is None else partial(pack_on_save, bits=self.bits, **self.quantization())
         bank = FrameBank(targets, self.r, frame, self.new_diagonal, pack)
-        circuits = {module.circuit for module in bank.modules() if isinstance(module, PauliFrame)}
+        if self.parametrization == "neumann" and not self.is_saved and bank.device.type != "meta":
+            with torch.no_grad():
+                bank.frames()  # refuses norms that the series does not have
+        # Each circuit once, in an order that is the same in every process: the file must be too.
+        circuits = dict.fromkeys(module.circuit for module in bank.modules() if isinstance(module, PauliFrame))
         self.resolved = {
             "settings": self.settings(), "targets": shapes, "circuits": [circuit.to_dict() for circuit in circuits],
         }  # fmt: skip
@@ -102,14 +120,35 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         """
         saved = self.resolved or {"settings": {}, "targets": [], "circuits": []}
         if saved["settings"] == self.settings() and saved["targets"] == shapes:
-            circuits = {data["num_qubits"]: Circuit.from_dict(data) for data in saved["circuits"]}
-            return (lambda num_qubits, reps: circuits[num_qubits]) if circuits else None
+            circuits = {circuit.num_qubits: circuit for circuit in map(Circuit.from_dict, saved["circuits"])}
+            return _Saved(circuits) if self.takes("ansatz") else None
+        if self.resolved is None and self.ansatz == CUSTOM:
+            raise ConfigError(
+                "ansatz is 'custom', a circuit of the user's own that this config does not hold: it was written before "
+                "an adapter was built. Give the circuit again as ansatz"
+            )
         if self.ansatz == CUSTOM or self.is_saved:
-            other = [shape for shape in saved["targets"] if shape not in shapes]
-            was = f"layers of (out, in) {other[0]}" if other else f"{len(saved['targets'])} layers in another order"
-            differs = None if saved["targets"] == shapes else f"it was made for {was}, and this model's targets differ"
-            raise another_build(saved["settings"], self.settings(), differs)
+            then, now = _named(saved["targets"]), _named(shapes)
+            order = " in another order" if then == now else ""
+            differs = f"it was made for layers of {then}, and this model's targets are {now}{order}"
+            raise another_build(saved["settings"], self.settings(), differs if saved["targets"] != shapes else None)
         return None
+
+
+class _Saved(dict[int, Circuit]):
+    """The circuits of a saved adapter by their qubits, as an ansatz."""
+
+    def __call__(self, num_qubits: int, reps: int) -> Circuit:
+        return self[num_qubits]
+
+    def __missing__(self, num_qubits: int) -> Circuit:
+        raise damaged("resolved", f"circuits of {', '.join(map(str, self)) or 'no'} qubits, not of {num_qubits}")
+
+
+def _named(shapes: list[list[int]]) -> str:
+    """Shapes as text, equal ones once."""
+    numbers = Counter(tuple(shape) for shape in shapes)
+    return ", ".join(f"{number} x {shape}" for shape, number in sorted(numbers.items()))
 
 
 class QuantumPEFTModel(GeneratedLoraModel):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from qpeft.errors import ConfigError
 from qpeft.generators.frames.base import Frame, FrameFactory
 from qpeft.generators.frames.traced import TracedFrame
 from qpeft.generators.packed_state import PackedParameters
@@ -25,6 +26,9 @@ class FramePool(nn.Module):
         pack: Given a frame and its parameters' names, quantises them and packs them on save, if given: `pack_on_save`.
         keep_initial: Whether to keep the initial numbers, for `initial()`: they are saved with the others.
 
+    Raises:
+        ConfigError: Frames that cannot be made, or numbers that cannot be packed; the message names the size.
+
     Example:
         >>> from qpeft.generators.frames import PauliFrame
         >>> pool = FramePool([8, 4, 8], columns=2, frame=PauliFrame)
@@ -38,10 +42,14 @@ class FramePool(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         numbers = Counter(sizes)
-        frames = {str(size): frame(size, columns, count * numbers[size]) for size in sorted(numbers)}
-        self.by_size = nn.ModuleDict(frames)
-        self.sizes, self.count = list(sizes), count
-        self._made_by = {size: _traced(made, pack) for size, made in frames.items()}
+        made = {}
+        for size in sorted(numbers):
+            try:
+                made[str(size)] = _traced(frame(size, columns, count * numbers[size]), pack)
+            except ConfigError as error:
+                raise type(error)(f"frames of size N = {size}: {error}") from error
+        self.by_size = nn.ModuleDict({size: traced.frame for size, traced in made.items()})
+        self.sizes, self.count, self._made_by = list(sizes), count, made
         self._kept = {name: f"initial_{name.replace('.', '_')}" for name in self.trained() if keep_initial}
         for name, buffer in self._kept.items():  # a buffer's name has no dot
             self.register_buffer(buffer, self.trained()[name].detach().clone())
