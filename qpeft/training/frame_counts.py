@@ -112,7 +112,11 @@ class FrameCounts:
             yield f"{times} layer(s) {shape[0]:,} x {shape[1]:,}: U {U:,} + V {V:,} + diagonal {self.rank} = {layer:,}"
 
     def _frame(self, way: Convention, size: int) -> int:
-        return way.frame(size, self.intrinsic_rank, self.reps)
+        return way.frame(size, self.rank, self.intrinsic_rank, self.reps)
+
+    def _whole(self, way: Convention, size: int) -> int:
+        """Numbers of all N columns, where a decomposition has none that are idle."""
+        return way.frame(size, size, self.intrinsic_rank, self.reps)
 
     def _layer(self, way: Convention) -> Callable[[int, int], int]:
         return lambda rows, columns: way.layer(rows, columns, self.rank, self.intrinsic_rank, self.reps)
@@ -128,8 +132,9 @@ class FrameCounts:
             return f"{size:,} * {self.intrinsic_rank} - {product - numbers:,}"
         if self._config.other_sizes != "pad" and not is_power(size, node_size or 2):
             larger = 1 << floor_qubits(size)
-            first, second = self._frame(way, larger), self._frame(way, size - larger)
-            return f"2 * {first:,} + 2 * {second:,} + {numbers - 2 * first - 2 * second:,}"
+            whole, first, second = (self._whole(way, part) for part in (size, larger, size - larger))
+            less = f" - {whole - numbers:,}" if whole > numbers else ""
+            return f"2 * {first:,} + 2 * {second:,} + {whole - 2 * (first + second):,}{less}"
         if node_size:
             each = triangle_parameters(node_size, node_size)
             return f"{numbers // each} * {each}"

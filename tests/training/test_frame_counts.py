@@ -81,13 +81,13 @@ def test_rank_one_is_listed_once():
     [
         (
             {"reps": 2},
-            ["N = 8: 5 * 3 - 4 = 11", "N = 12: 2 * 11 + 2 * 6 + 1 = 35",
-             "2 layer(s) 12 x 8: U 35 + V 11 + diagonal 3 = 49", "1 layer(s) 8 x 8: U 11 + V 11 + diagonal 3 = 25"],
+            ["N = 8: 5 * 3 - 4 = 11", "N = 12: 2 * 11 + 2 * 6 + 1 - 11 = 24",
+             "2 layer(s) 12 x 8: U 24 + V 11 + diagonal 3 = 38", "1 layer(s) 8 x 8: U 11 + V 11 + diagonal 3 = 25"],
         ),
         (
             {"other_sizes": "full"},
-            ["N = 8: 3 * 3 - 2 = 7", "N = 12: 2 * 7 + 2 * 4 + 4 = 26",
-             "2 layer(s) 12 x 8: U 26 + V 7 + diagonal 3 = 36", "1 layer(s) 8 x 8: U 7 + V 7 + diagonal 3 = 17"],
+            ["N = 8: 3 * 3 - 2 = 7", "N = 12: 2 * 7 + 2 * 4 + 4 - 7 = 19",
+             "2 layer(s) 12 x 8: U 19 + V 7 + diagonal 3 = 29", "1 layer(s) 8 x 8: U 7 + V 7 + diagonal 3 = 17"],
         ),
         (
             {"other_sizes": "pad"},
@@ -103,6 +103,11 @@ def test_rank_one_is_listed_once():
 )  # fmt: skip
 def test_the_numbers_put_in(settings, lines):
     assert list(frames((12, 8), (12, 8), (8, 8), **settings).working()) == lines
+
+
+def test_enough_columns_leave_nothing_idle():
+    line = "N = 12: 2 * 7 + 2 * 4 + 1 = 23"
+    assert list(frames((12, 8), r=5).working())[1] == line
 
 
 def test_the_numbers_put_in_for_nodes():

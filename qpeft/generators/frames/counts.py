@@ -14,7 +14,7 @@ from functools import partial
 from qpeft.generators.frames.triangle import Triangle, triangle_parameters
 from qpeft.registry import Registry
 
-FrameCount = Callable[[int, int, int], int]  # (rows N, intrinsic rank K', layers L) -> numbers of one frame
+FrameCount = Callable[[int, int, int, int], int]  # (rows N, columns K, intrinsic rank K', layers L) -> numbers
 
 
 def floor_qubits(size: int) -> int:
@@ -66,6 +66,18 @@ def shannon(size: int, node: Callable[[int], int], angles: str) -> int:
         return node(size) if size > 1 else 0
     trained = {"full": smaller, "single": 1, "none": 0}[angles]
     return 2 * node(larger) + 2 * shannon(smaller, node, angles) + trained
+
+
+def idle(size: int, columns: int, node: Callable[[int], int]) -> int:
+    """Of `shannon`, the numbers of every V2 that acts on zeros alone in the first K columns: those with K <= N2.
+
+    Example:
+        >>> idle(768, 3, lambda size: two_design(ceil_qubits(size), reps=1))  # P(512)
+        25
+    """
+    larger = 1 << floor_qubits(size)
+    smaller = size - larger
+    return 0 if columns > smaller else node(larger) + idle(smaller, columns, node)
 
 
 def node_circuit(size: int, node_size: int, reps: int, sublayers: str) -> int:
@@ -123,7 +135,7 @@ class Convention:
         counts: What it counts, in words.
         formula: P(N), the numbers of one frame of N rows.
         published: The published counts that need it.
-        frame: The formula, (N, K', L) -> numbers.
+        frame: The formula of one frame, (N, K, K', L) -> numbers.
     """
 
     counts: str
@@ -133,36 +145,41 @@ class Convention:
 
     def layer(self, out_features: int, in_features: int, rank: int, intrinsic_rank: int, reps: int) -> int:
         """Numbers of a layer: its two frames and the K = `rank` of the diagonal."""
-        return self.frame(out_features, intrinsic_rank, reps) + self.frame(in_features, intrinsic_rank, reps) + rank
+        frames = (self.frame(size, rank, intrinsic_rank, reps) for size in (out_features, in_features))
+        return sum(frames) + rank
 
 
-def _padded(size: int, intrinsic_rank: int, reps: int) -> int:
+def _padded(size: int, columns: int, intrinsic_rank: int, reps: int) -> int:
     return two_design(ceil_qubits(size), reps)
 
 
-def _decomposed(angles: str, size: int, intrinsic_rank: int, reps: int) -> int:
-    return shannon(size, lambda part: two_design(floor_qubits(part), reps), angles)
+def _decomposed(angles: str, size: int, columns: int, intrinsic_rank: int, reps: int) -> int:
+    def circuit(part: int) -> int:
+        return two_design(floor_qubits(part), reps)
+
+    return shannon(size, circuit, angles) - idle(size, columns, circuit)
 
 
-def _three(qubits: Callable[[int], int], size: int, intrinsic_rank: int, reps: int) -> int:
+def _three(qubits: Callable[[int], int], size: int, columns: int, intrinsic_rank: int, reps: int) -> int:
     return three_per_gate(qubits(size), reps)
 
 
-def _triangle(triangle: Triangle, size: int, intrinsic_rank: int, reps: int) -> int:
+def _triangle(triangle: Triangle, size: int, columns: int, intrinsic_rank: int, reps: int) -> int:
     return triangle_parameters(size, intrinsic_rank, triangle)
 
 
-_EQ2, _EQ4 = "(2L + 1) q - 2L", "2 P(N1) + 2 P(N2)"
+_EQ2 = "(2L + 1) q - 2L"
+_EQ4 = {angles: f"2 P(N1) + 2 P(N2) + {each}, less V2 if K <= N2" for angles, each in (("single", "1"), ("full", "N2"))}
 
 CONVENTIONS: Registry[Convention] = Registry(
     "count convention",
     {
         "eq2-pad": Convention("eq. 2, ceil(q)", f"{_EQ2}, q = ceil(log2 N)", "none", _padded),
         "eq2-single": Convention(
-            "eq. 4 with one angle", f"P(2^q) = {_EQ2}; else {_EQ4} + 1", "none", partial(_decomposed, "single")
+            "eq. 4 with one angle", f"P(2^q) = {_EQ2}; else {_EQ4['single']}", "none", partial(_decomposed, "single")
         ),
         "eq2-full": Convention(
-            "eq. 4 with N2 angles", f"P(2^q) = {_EQ2}; else {_EQ4} + N2", "none", partial(_decomposed, "full")
+            "eq. 4 with N2 angles", f"P(2^q) = {_EQ2}; else {_EQ4['full']}", "none", partial(_decomposed, "full")
         ),
         "three-floor": Convention(
             "3 a gate, floor(q)", f"3 ({_EQ2}), q = floor(log2 N)", "Table 1: 3.98K, 9.7K, 60.7K, 64.5K",
@@ -193,7 +210,7 @@ def node_convention(node_size: int, sublayers: str, other_sizes: str) -> Convent
         other_sizes: Of sizes that are no power of N': "single" or "full" of a decomposition, or "pad".
     """
 
-    def frame(size: int, intrinsic_rank: int, reps: int) -> int:
+    def frame(size: int, columns: int, intrinsic_rank: int, reps: int) -> int:
         def circuit(part: int) -> int:
             return node_circuit(part, node_size, reps, sublayers)
 
@@ -201,8 +218,8 @@ def node_convention(node_size: int, sublayers: str, other_sizes: str) -> Convent
             return circuit(size)
         if other_sizes == "pad":
             return circuit(1 << ceil_qubits(size))
-        return shannon(size, circuit, other_sizes)
+        return shannon(size, circuit, other_sizes) - idle(size, columns, circuit)
 
     nodes, published = ("m + 2L (m - 1)", "none") if sublayers == "eq2" else ("m + L (m - 1)", "Fig. 7: 180")
-    other = {"single": f"{_EQ4} + 1", "full": f"{_EQ4} + N2", "pad": "N rounded up to 2^q"}[other_sizes]
+    other = "N rounded up to 2^q" if other_sizes == "pad" else _EQ4[other_sizes]
     return Convention(f"{nodes} nodes", f"P(N'^m) = ({nodes}) N' (N' - 1) / 2; else {other}", published, frame)
