@@ -169,7 +169,10 @@ def _triangle(triangle: Triangle, size: int, columns: int, intrinsic_rank: int, 
 
 
 _EQ2 = "(2L + 1) q - 2L"
-_EQ4 = {angles: f"2 P(N1) + 2 P(N2) + {each}, less V2 if K <= N2" for angles, each in (("single", "1"), ("full", "N2"))}
+_EQ4 = {
+    "single": "2 P(N1) + 2 P(N2) + 1, less V2 if K <= N2",
+    "full": "2 P(N1) + 2 P(N2) + N2, less V2 if K <= N2",
+}
 
 CONVENTIONS: Registry[Convention] = Registry(
     "count convention",
