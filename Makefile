@@ -39,6 +39,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/circuit_speed.py
 	$(BIN)/python benchmarks/engine_agreement.py
 	$(BIN)/python benchmarks/noise_speed.py
+	$(BIN)/python benchmarks/frame_speed.py
+	$(BIN)/python benchmarks/adapter_speed.py
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict

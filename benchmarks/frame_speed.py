@@ -1,0 +1,225 @@
+"""Frames of Quantum-PEFT: time and orthogonality error of every map against N, beside what torch and PennyLane offer.
+
+All contenders of one N run in turns, and every time is the median over the turns; the peers' times are also given as
+ratios to our frame of the same map. The error is the largest entry of |U^T U - I| of `--count` random float32 frames,
+the product taken in float64. Peers build N x N matrices: each is left out from the N on where cubic growth would take
+a call beyond `--slowest` seconds, or where one matrix for each frame takes more than 1 GiB, and the output says so. A
+second part generates 252 Pauli frames of N = 16384, K = 16 (a model of 126 layers with two targets each) in one call.
+
+    python benchmarks/frame_speed.py
+    python benchmarks/frame_speed.py --sizes 8 64 512 --rounds 2
+    python benchmarks/frame_speed.py --device cuda --plot runs/frames_gpu
+    OMP_NUM_THREADS=1 python benchmarks/frame_speed.py
+
+The last is for a machine that does other work: threads that wait for each other there lose whole slices of time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from frame_contenders import (
+    MAPS,
+    PAULI,
+    PEERS,
+    SERIES,
+    TAYLOR,
+    TAYLOR_3,
+    Contender,
+    init_scales,
+    maps_of,
+    of_frame,
+    peer,
+)
+from in_turns import in_turns
+from many_frames import many_frames
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from qpeft.training.plots import COLOURS, figure
+
+REQUIRED = 1e-5  # orthogonality error of float32 Pauli frames at N = 16384
+GIB = 2**30
+AT_LEAST = 0.02  # seconds a contender runs in each turn
+
+
+@dataclass
+class Measured:
+    forward: float  # seconds
+    gradient: float  # seconds of forward and gradient
+    error: float
+
+
+Found = dict[str, dict[int, Measured]]  # by contender and N
+
+
+@torch.no_grad()
+def orthogonality_error(frames: Tensor) -> float:
+    frames = frames.double()
+    identity = torch.eye(frames.shape[-1], dtype=frames.dtype, device=frames.device)
+    return (frames.mT @ frames - identity).abs().max().item()
+
+
+def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, Measured]:
+    work = {(name, kind): job for name, given in contenders.items() for kind, job in given.jobs().items()}
+    medians = {key: statistics.median(seconds) for key, seconds in in_turns(work, rounds, AT_LEAST).items()}
+    return {
+        name: Measured(medians[name, "forward"], medians[name, "gradient"], orthogonality_error(given.generate()))
+        for name, given in contenders.items()
+    }
+
+
+def reason_to_stop(before: dict[int, Measured], size: int, count: int, slowest: float) -> str:
+    """Why a peer is not run at this N; empty if it is."""
+    memory = 4 * count * size**2 / GIB
+    if memory > 1:
+        return f"one {size} x {size} matrix for each frame takes {memory:.0f} GiB"
+    for last in list(before)[-1:]:
+        expected = before[last].gradient * (size / last) ** 3
+        if expected > slowest:
+            return f"{before[last].gradient:.2g} s at N = {last} would grow to {expected:.2g} s, as N^3"
+    return ""
+
+
+def sweep(arguments: argparse.Namespace) -> tuple[Found, list[str]]:
+    """What was measured, and which peers were left out and why."""
+    found: Found = {name: {} for name in (*MAPS, *PEERS)}
+    running, left_out = list(PEERS), []
+    for size in track(arguments.sizes, description="sizes", console=Console(stderr=True), transient=True):
+        given = (size, arguments.columns, arguments.count)
+        with torch.device(arguments.device):
+            contenders = {name: of_frame(MAPS[name](*given)) for name in maps_of(size)}
+            for name in tuple(running):
+                reason = reason_to_stop(found[name], size, arguments.count, arguments.slowest)
+                if reason:
+                    left_out.append(f"{name} is left out from N = {size} on: {reason}")
+                    running.remove(name)
+                else:
+                    contenders[name] = peer(name, *given)
+        for name, result in measure(contenders, arguments.rounds).items():
+            found[name][size] = result
+    return found, left_out
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def print_table(title: str, sizes: list[int], rows: dict[str, list[str]]) -> None:
+    print(f"\n{title}\n\n| N | {' | '.join(map(str, sizes))} |\n| --- |{' ---: |' * len(sizes)}")
+    for name, cells in rows.items():
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def print_tables(found: Found, sizes: list[int]) -> None:
+    kinds: dict[str, Callable[[Measured], str]] = {
+        "forward, ms": lambda m: number(1000 * m.forward),
+        "forward + gradient, ms": lambda m: number(1000 * m.gradient),
+        "largest |U^T U - I|, float32": lambda m: f"{m.error:.1e}",
+    }
+    for title, show in kinds.items():
+        print_table(
+            title, sizes, {name: [show(row[n]) if n in row else "" for n in sizes] for name, row in found.items()}
+        )
+    print_table("forward + gradient, peers as ratios to our frame of the same map", sizes, {
+        f"{name} / {mine}": [
+            f"{number(row.gradient / found[mine][n].gradient)}x" if (row := found[name].get(n)) else "" for n in sizes
+        ]
+        for name, mine in PEERS.items()
+    })  # fmt: skip
+
+
+def print_findings(found: Found, sizes: list[int]) -> None:
+    """What the paper's figure says, and what holds here."""
+    rows: dict[str, list[str]] = {}
+    taylor_first = pauli_worst = 0
+    for n in sizes:
+        at = {name: found[name][n] for name in MAPS if n in found[name]}
+        fastest = min(at, key=lambda name: at[name].gradient)
+        worst = max((name for name in at if name not in SERIES), key=lambda name: at[name].error)
+        taylor_first += fastest in {TAYLOR, TAYLOR_3}
+        pauli_worst += worst == PAULI
+        rows.setdefault("fastest", []).append(fastest)
+        for name in (TAYLOR_3, TAYLOR, PAULI):
+            ratio = at[name].gradient / at[fastest].gradient
+            rows.setdefault(f"{name} / fastest", []).append(f"{ratio:.2g}x")
+        rows.setdefault("largest error", []).append(worst)
+        rows.setdefault("Pauli / largest error", []).append(f"{at[PAULI].error / at[worst].error:.2g}x")
+    print_table("who is fastest (forward + gradient); whose error is largest, cut series aside", sizes, rows)
+    last = found[PAULI][sizes[-1]].error
+    print(
+        "\nThe paper's figure 6 has the Taylor map among the fastest and the Pauli map with the largest error.\nHere a "
+        f"Taylor map is the fastest of ours at {taylor_first} of {len(sizes)} sizes; the Pauli map has the\nlargest "
+        f"error of the maps that are no cut series at {pauli_worst} of {len(sizes)}. The error of a cut series is its\n"
+        "remainder: it hangs on the scale of B, which the paper does not give.\n\n"
+        f"{'PASS' if last < REQUIRED else 'FAIL'}: the Pauli frame's error at N = {sizes[-1]} is {last:.1e}, required "
+        f"below {REQUIRED:.0e}"
+    )
+
+
+def plot(found: Found, path: Path, title: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours, marks = (*COLOURS, "#000000", "#7F7F7F", "#8C5109"), "osD^vP<X>"
+    look: dict[str, dict[str, Any]] = {
+        name: {"color": colours[i], "marker": marks[i], "markersize": 4.5, "linewidth": 1.4}
+        for i, name in enumerate(MAPS)
+    }
+    look |= {name: {**look[mine], "linestyle": ":", "markerfacecolor": "white"} for name, mine in PEERS.items()}
+    with figure(path.with_suffix(".png"), path.with_suffix(".svg"), size=(10, 4.6)) as whole:
+        canvas = whole.figure
+        whole.remove()
+        time, error = canvas.subplots(1, 2)
+        for name, row in found.items():
+            time.loglog(list(row), [1000 * m.gradient for m in row.values()], label=name, **look[name])
+            error.loglog(list(row), [m.error for m in row.values()], **look[name])
+        sizes = list(found[PAULI])
+        error.axhline(REQUIRED, color="0.4", linewidth=1, linestyle="--")
+        error.text(sizes[-1], 1.15 * REQUIRED, "required of Pauli", color="0.3", fontsize=8, ha="right")
+        time.set(ylabel="forward + gradient (ms)")
+        error.set(ylabel=r"largest entry of $|U^{\mathsf{T}} U - I|$")
+        for axes in (time, error):
+            axes.set(xlabel="rows of a frame, N")
+            axes.set_xticks(sizes, [str(n) if i % 2 == 0 or len(sizes) < 7 else "" for i, n in enumerate(sizes)])
+            axes.minorticks_off()
+        canvas.suptitle(title, fontsize=10)
+        canvas.legend(loc="outside right center", fontsize=9)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2**q for q in range(3, 15)], help="N, powers of two")
+    parser.add_argument("--columns", type=int, default=4, help="K (default: 4)")
+    parser.add_argument("--count", type=int, default=32, help="frames in one call (default: 32)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender (default: 5)")
+    parser.add_argument("--slowest", type=float, default=2.0, help="seconds a peer's call may take (default: 2)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--plot", type=Path, default=Path("runs/frames"), help="written as .png and .svg")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(0)
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    title = f"{arguments.count} frames of N x {arguments.columns} in one call, float32, {where}"
+    print(f"{title}; load average of the machine {os.getloadavg()[0]:.1f}")
+    many_frames(arguments.device, arguments.rounds)
+    found, left_out = sweep(arguments)
+    print_tables(found, arguments.sizes)
+    print("\n" + "\n".join(left_out))
+    print("\nEntries of B start as N(0, scale^2 / N), those of torch's maps as the exponential's; angles of Pauli are")
+    print("uniform in [-pi, pi], and the scale of Givens multiplies the angles of uniformly random chains. Scales:")
+    print(", ".join(f"{name} {scale:g}" for name, scale in init_scales().items()))
+    print_findings(found, arguments.sizes)
+    plot(found, arguments.plot, title)
+    print(f"\nplot: {arguments.plot.with_suffix('.png')} and .svg; load average now {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
