@@ -71,7 +71,8 @@ CARRIERS: Rows = {
 }
 
 
-def with_adapter(base: TrainConfig, settings: dict[str, Any], learning_rate: float) -> TrainConfig:
+def with_adapter(base: TrainConfig, settings: dict[str, Any], learning_rate: float | None) -> TrainConfig:
+    """The run's settings with those of a row."""
     sections = build(CountConfig, {}, settings)
     return replace(
         base, training=replace(base.training, learning_rate=learning_rate),
@@ -87,7 +88,7 @@ def table(name: str, rows: Rows, base: TrainConfig, output: Path, seeds: int = 1
     ]
     for label, (settings, learning_rate) in track(rows.items(), description=name, console=console):
         config = with_adapter(base, settings, learning_rate)
-        found = [_run(config, output / _slug(label), base.training.seed + count) for count in range(seeds)]
+        found = [run(config, output / slug(label), base.training.seed + count) for count in range(seeds)]
         counts, generator = found[0]["parameters"], found[0]["generator"]
         after = [metrics["after"]["bits_per_byte"] for metrics in found]
         spread = f" ± {stdev(after):.3f}" if seeds > 1 else ""
@@ -101,13 +102,14 @@ def table(name: str, rows: Rows, base: TrainConfig, output: Path, seeds: int = 1
     print("\n".join(lines))
 
 
-def _run(config: TrainConfig, folder: Path, seed: int) -> dict[str, Any]:
+def run(config: TrainConfig, folder: Path, seed: int) -> dict[str, Any]:
+    """The metrics of a row's run with one seed, from its folder if it is finished."""
     folder = folder / f"seed{seed}"
-    run = RunOptions(output=str(folder), resume=(folder / "run.json").exists())
-    return train(replace(config, training=replace(config.training, seed=seed), run=run)).metrics
+    options = RunOptions(output=str(folder), resume=(folder / "run.json").exists())
+    return train(replace(config, training=replace(config.training, seed=seed), run=options)).metrics
 
 
-def _slug(label: str) -> str:
+def slug(label: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in label)
 
 
@@ -131,7 +133,8 @@ def compression(
     table("compression", COMPRESSION, base, output)
 
 
-def _wikitext(model: str, wikitext: str, seed: int) -> TrainConfig:
+def wikitext_protocol(model: str, wikitext: str, seed: int) -> TrainConfig:
+    """250 steps of 4 x 256 tokens on cleaned WikiText-2."""
     data = DataOptions(
         data=wikitext, clean="wikitext", by_line=True, max_train_chars=1_500_000, max_train_chunks=1300,
         max_test_chars=120_000,
@@ -144,7 +147,7 @@ def _wikitext(model: str, wikitext: str, seed: int) -> TrainConfig:
 @app.command()
 def head(model: str, wikitext: str, output: Folder = Path("runs/head"), seed: Seed = 0) -> None:
     """A small head on WikiText-2: 250 steps of 4 x 256 tokens, alpha / rank = 2, linear decay, clipping at 1."""
-    table("head", HEAD, _wikitext(model, wikitext, seed), output)
+    table("head", HEAD, wikitext_protocol(model, wikitext, seed), output)
 
 
 @app.command()
@@ -153,7 +156,7 @@ def carriers(
     seeds: Annotated[int, typer.Option(help="runs of each row; seeds count up")] = 3,
 ) -> None:  # fmt: skip
     """LoRA, DoRA, prefix and feed-forward adapters and what QPA makes of each, under the protocol of `head`."""
-    table("carriers", CARRIERS, _wikitext(model, wikitext, seed), output, seeds)
+    table("carriers", CARRIERS, wikitext_protocol(model, wikitext, seed), output, seeds)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from qpeft.errors import ConfigError
 from qpeft.generators.diagonal import DIAGONALS, DiagonalNode
 from qpeft.generators.frames import FRAMES, OTHER_SIZES, ActingFrame, Frame
 from qpeft.generators.frames.base import FrameFactory
+from qpeft.generators.frames.counts import is_power
 from qpeft.generators.quantization import check_quantization
 from qpeft.options import check_whole, option
 
@@ -108,7 +109,7 @@ class FrameSettings:
         kind = FRAMES[self.parametrization]
         given = {name: getattr(self, name) for name in _OF_FRAMES if getattr(self, name) is not None}
         make: FrameFactory = partial(kind, **given, **circuit)
-        if not issubclass(kind, ActingFrame) or _is_power(size, self.node_size or 2):
+        if not issubclass(kind, ActingFrame) or is_power(size, self.node_size or 2):
             return make(size, columns, count)
         self._check_parts(size)
         return OTHER_SIZES[self.other_sizes or "single"](size, columns, count, node=make)
@@ -138,9 +139,3 @@ class FrameSettings:
 
 def _parameters(kind: type) -> tuple[str, ...]:
     return tuple(inspect.signature(kind).parameters)
-
-
-def _is_power(size: int, base: int) -> bool:
-    while size > 1 and base > 1 and size % base == 0:
-        size //= base
-    return size == 1

@@ -77,9 +77,9 @@ class ShannonFrame(ActingFrame):
         self.angles = nn.Parameter((2 * torch.rand(count, number) - 1) * torch.pi)
 
     def forward(self) -> Tensor:
-        if self.columns > self.smaller or self.v1 is None:
+        if self.columns > self.smaller:
             return super().forward()
-        top = self.v1()
+        top = self.angles.new_ones(self.count, 1, 1) if self.v1 is None else self.v1()
         frame = self._after_v(top, top.new_zeros(self.count, self.larger, self.columns))
         if self.v2 is None:
             return frame

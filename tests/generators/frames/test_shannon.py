@@ -154,6 +154,19 @@ class TestTraining:
         assert gradients.pop("v2.angles") == used
         assert all(gradients.values())
 
+    @angle_kinds
+    @pytest.mark.parametrize(("size", "columns"), [(3, 1), (17, 1), (257, 1), (12, 3), (28, 4), (28, 12), (7, 3)])
+    def test_without_what_only_whole_ones_need(self, size, columns, angles):
+        whole = ShannonFrame(size, columns, 2, angles=angles).double()
+        frame = ShannonFrame(size, columns, 2, angles=angles, whole=False).double()
+        frame.load_state_dict({name: whole.state_dict()[name] for name in frame.state_dict()})
+        torch.testing.assert_close(frame(), whole())
+        (frame() * torch.randn(size, columns)).sum().backward()
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in frame.parameters())
+        if columns <= frame.smaller:
+            with pytest.raises(ConfigError, match=r"whole=True"):
+                frame.act_on(frame())
+
     def test_state_and_copies(self):
         frame, other = (ShannonFrame(13, 3, 2) for _ in range(2))
         assert not torch.equal(frame(), other())
