@@ -119,7 +119,7 @@ class FrameSettings:
         node_size = self.node_size or 2
         binary = [1 << bit for bit in reversed(range(1, size.bit_length())) if size >> bit & 1]
         parts = [1 << (size - 1).bit_length()] if self.other_sizes == "pad" else binary
-        wrong = [part for part in parts if not _is_power(part, node_size)]
+        wrong = [part for part in parts if not is_power(part, node_size)]
         if wrong:
             raise ConfigError(
                 f"they are put together from frames of size {', '.join(map(str, parts))}, and node_size={node_size} "

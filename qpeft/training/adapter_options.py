@@ -17,7 +17,7 @@ class AdapterOptions:
 
     method: str = option("qpa", "adaptation method; qpeft methods lists them")
     rank: int = option(4, "rank r of the update")
-    alpha: float | None = option(None, "scale: the update is multiplied by alpha / rank (if not given 2 * rank; quantum-peft: 32)")
+    alpha: float | None = option(None, "the update is multiplied by alpha / rank (2 * rank; quantum-peft: 32)")
     dropout: float = option(0.0, "dropout on the adapter's input")
     targets: list[str] | None = option(
         None, "layers to adapt, e.g. lm_head or q_proj, or all-linear (the output head; to classify, the usual layers)"

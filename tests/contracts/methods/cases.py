@@ -21,8 +21,10 @@ from qpeft.adapters import (
     QPAConfig,
     QPAFeedForwardConfig,
     QPAPrefixConfig,
+    QuantumPEFTConfig,
     SoRAConfig,
 )  # fmt: skip
+from tests.contracts.methods.frames import Frames
 from tests.tiny_models import IDS, PIXELS, bert, gpt2, llama, vit
 
 GENERATOR = ("mapping.layers.0.bias", "mapping.layers.0.weight", "mapping.layers.1.bias", "mapping.layers.1.weight",
@@ -69,8 +71,9 @@ class Method:
         name: In the tests' names.
         config: Its config.
         options: What makes the config this method.
-        saved: The tensors of a file, after a layer's name; of a generated method, after the bank's name.
+        saved: The tensors of a file, after a layer's name; of a method with generators, after a generator's.
         bank: Name of the bank in a file; None for a method that stores its weights.
+        frames: What the bank is of Quantum-PEFT.
         merges: Whether it can be merged.
         identity: Whether it starts as the identity.
         mixes: Whether rows of a batch can go through different adapters.
@@ -84,6 +87,7 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     saved: tuple[str, ...] = GENERATOR
     bank: str | None = None
+    frames: Frames | None = None
     merges: bool = False
     identity: bool = True
     mixes: bool = False
@@ -107,6 +111,7 @@ DORA = {"use_dora": True, **LORA}
 BIASED = tuple(f"{part}.{tensor}" for part in ("ffa_down", "ffa_up") for tensor in ("bias", "weight"))
 UNBIASED = ("ffa_down.weight", "ffa_up.weight")
 LORA_BANK, FFA_BANK, POSITIONS_BANK = (f"base_model.{name}_bank" for name in ("lora", "ffa", "additive_prefix"))
+QUANTUM = {"bank": LORA_BANK, "merges": True, "mixes": True}
 METHODS = (
     Method("qpa", QPAConfig, LORA, bank=LORA_BANK, merges=True, mixes=True),
     Method("qpa-layer", QPAConfig, {"scope": "layer", **LORA}, bank=LORA_BANK, merges=True, mixes=True),
@@ -126,6 +131,32 @@ METHODS = (
     Method("additive-prefix", AdditivePrefixConfig, {"length": 5}, saved=("additive_prefix.weight",)),
     Method(
         "sora", SoRAConfig, {"r": 2}, saved=("lora_A.gate", "lora_A.ungated", "lora_B.weight"), merges=True, mixes=True,
+    ),
+    Method("quantum-pauli", QuantumPEFTConfig, {"r": 2}, frames=Frames(), **QUANTUM),
+    Method(
+        "quantum-taylor", QuantumPEFTConfig, {"r": 2, "parametrization": "taylor", "intrinsic_rank": 1, "order": 3},
+        frames=Frames("triangle", intrinsic_rank=1), models=(GPT2, BERT), **QUANTUM,
+    ),
+    Method(
+        "quantum-cayley", QuantumPEFTConfig, {"r": 2, "parametrization": "cayley"}, frames=Frames("triangle"),
+        models=(LLAMA,), **QUANTUM,
+    ),
+    Method(
+        "quantum-rademacher", QuantumPEFTConfig, {"r": 2, "diagonal": "rademacher"}, frames=Frames(keeps_initial=True),
+        models=(GPT2, VIT), **QUANTUM,
+    ),
+    Method(
+        "quantum-square", QuantumPEFTConfig, {"r": 2, "parametrization": "householder", "measurement": "square"},
+        frames=Frames("triangle", keeps_initial=True), models=(BERT,), **QUANTUM,
+    ),
+    Method(
+        "quantum-4-bit", QuantumPEFTConfig, {"r": 2, "other_sizes": "pad", "bits": 4, "group_size": 8},
+        frames=Frames("pad", bits=4), models=(GPT2, BERT), **QUANTUM,
+    ),
+    Method(
+        "quantum-adaptive-bits", QuantumPEFTConfig,
+        {"r": 2, "parametrization": "cayley", "bits": 3, "kappa": 1.0, "group_size": 8},
+        frames=Frames("triangle", bits=3, adaptive=True), models=(LLAMA,), **QUANTUM,
     ),
 )  # fmt: skip
 
@@ -150,6 +181,35 @@ class Case:
         torch.manual_seed(0)
         return get_peft_model(base, self.config()).eval()
 
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """The adapted layers and the shapes of their weights; none for a prefix."""
+        base = self.model.make()
+        names = self.adapted().base_model.targeted_module_names if self.method.wraps_layers else ()
+        return {name: tuple(base.get_submodule(name).weight.shape) for name in names}
+
+    def in_file(self) -> dict[str, int | None]:
+        """The tensors of a file and, where arithmetic tells, how many numbers each has."""
+        inner = "base_model.model." if self.method.wraps_layers else "base_model."
+        base = self.model.make()
+        head: dict[str, int | None] = {
+            f"{inner}{name}": base.get_parameter(name).numel() for name in self.model.fully_trained
+        }
+        if self.method.frames is not None:
+            numbers = self.method.frames.in_file(list(self.layers().values())).items()
+            return head | {f"{self.method.bank}.{name}": number for name, number in numbers}
+        parts = [f"{inner}{layer}" for layer in self.layers()]
+        if self.method.generates:
+            parts = [f"{self.method.bank}.generators.{number}" for number in range(self.generations())]
+        return head | {f"{part}.{name}": None for part in parts for name in self.method.saved}
+
+    def generations(self) -> int:
+        """How many circuits or calls of frames make the weights of one pass."""
+        if self.method.frames is not None:
+            return self.method.frames.calls(list(self.layers().values()))
+        if not self.method.generates:
+            return 0
+        return len(self.layers()) if self.method.options.get("scope") == "layer" else 1
+
     def trained(self) -> PeftModel:
         """With an adapter away from its start."""
         return moved(self.adapted())
@@ -157,7 +217,7 @@ class Case:
     def two(self) -> PeftModel:
         """With two adapters, the first active."""
         model = self.trained()
-        model.add_adapter("two", self.config(seed=7) if self.method.generates else self.config())
+        model.add_adapter("two", self.config(**{"seed": 7} if hasattr(self.method.config, "seed") else {}))
         return moved(model, "two", seed=2).eval()
 
     @torch.no_grad()
@@ -166,11 +226,13 @@ class Case:
 
     def call(self, model: nn.Module, **others: Any) -> Tensor:
         """(2, ..., classes), with gradients."""
+        torch.manual_seed(0)  # some methods draw at random when they train: here always the same
         logits: Tensor = model(**{**self.model.inputs, **others}).logits
         return logits
 
     def loss(self, model: nn.Module, rows: slice = slice(None)) -> Tensor:
         """The mean over rows, of the model's own loss."""
+        torch.manual_seed(0)
         inputs = {name: tensor[rows] for name, tensor in self.model.inputs.items()}
         loss: Tensor = model(**inputs, labels=self.model.labels[rows]).loss
         return loss
