@@ -7,6 +7,7 @@ section of that card, replaced at each saving; a folder without a card gets one.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def generator_facts(config: Any) -> list[str]:
     ]
     return [
         "## What generates the weights", "", *(f"- {fact}" for fact in facts), "",
-        *(_drawings(config, circuits) if config.source in ("circuit", "frozen") else [
+        *(drawings(circuits, frozen=config.source == "frozen") if config.source in ("circuit", "frozen") else [
             f"The numbers come from the classical control {config.source!r}: no circuit runs.", "",
         ]),
         "No quantum advantage is claimed: a classical control can do as well. `qpeft export` writes the adapter "
@@ -165,11 +166,11 @@ def _spread(sizes: list[int]) -> str:
     return ", ".join(map(str, different)) if len(different) <= 4 else f"{different[0]} to {different[-1]}"
 
 
-def _drawings(config: Any, circuits: list[Circuit]) -> list[str]:
-    """Each different circuit in words; the first is drawn too."""
+def drawings(circuits: Sequence[Circuit], frozen: bool = False) -> list[str]:
+    """Lines of a card: each different circuit in words; the first is drawn too."""
     lines = [
         f"Circuit {number} of {len(circuits)}: {circuit.num_qubits} qubits, depth {circuit.depth}, "
-        f"{circuit.num_parameters} angles" + (", frozen at their random start." if config.source == "frozen" else ".")
+        f"{circuit.num_parameters} angles" + (", frozen at their random start." if frozen else ".")
         for number, circuit in enumerate(circuits, 1)
     ]
     drawing = circuits[0].draw(_WIDTH).splitlines()

@@ -12,6 +12,7 @@ from peft import LoraConfig
 
 from qpeft.adapters.built_config import CUSTOM, BuiltConfig, damaged
 from qpeft.adapters.frame_bank import FrameBank
+from qpeft.adapters.frame_card import frame_facts
 from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.peft_internals import GeneratedLoraModel, QpeftType, Shape, register
 from qpeft.adapters.resolved import another_build
@@ -82,6 +83,9 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         names = (*_SETTINGS, "reps", "r")
         return {name: getattr(self, name) for name in names} | {"ansatz": self.ansatz_name}
 
+    def card_facts(self) -> list[str]:
+        return [] if self.resolved is None else frame_facts(self)
+
     def build_bank(self, targets: dict[str, Shape]) -> FrameBank:
         """The module that generates the factors of `targets`; fills in `resolved`.
 
@@ -109,6 +113,7 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         circuits = dict.fromkeys(module.circuit for module in bank.modules() if isinstance(module, PauliFrame))
         self.resolved = {
             "settings": self.settings(), "targets": shapes, "circuits": [circuit.to_dict() for circuit in circuits],
+            "num_parameters": sum(parameter.numel() for parameter in bank.parameters()), "num_frozen": bank.num_frozen,
         }  # fmt: skip
         return bank
 

@@ -7,8 +7,10 @@ from typing import Any
 from peft import PeftModel
 
 from qpeft.adapters import GeneratedConfig, QPABank
+from qpeft.adapters.frame_bank import FrameBank
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import adapted_layers, bank_of
+from qpeft.generators.frames import Frame
 from qpeft.training.config import TrainConfig
 from qpeft.training.tasks import task_for
 
@@ -64,3 +66,22 @@ def generator_facts(model: PeftModel) -> dict[str, Any] | None:
         "ansatz": config.to_dict()["ansatz"], "source": spec.source, "drawing": spec.circuit.draw(),
         "engine": {"name": config.engine, **bank.engine.describe()},
     }  # fmt: skip
+
+
+def frame_facts(model: PeftModel) -> list[dict[str, Any]] | None:
+    """The frames of each size, and how far they are from orthonormal; None for adapters that are not made of frames.
+
+    Returns:
+        For each size: size, frames, numbers (of one frame), orthogonality_error (the largest).
+    """
+    bank = bank_of(model)
+    if not isinstance(bank, FrameBank):
+        return None
+    frames = [frame for frame in bank.frames.by_size.values() if isinstance(frame, Frame)]
+    return [
+        {
+            "size": frame.size, "frames": frame.count, "numbers": frame.num_parameters // frame.count,
+            "orthogonality_error": float(frame.orthogonality_error().max()),
+        }
+        for frame in frames
+    ]  # fmt: skip

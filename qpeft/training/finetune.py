@@ -21,7 +21,7 @@ from qpeft.adapters.regenerate import EXACT, LAST_SAMPLE, deviation, with_exact_
 from qpeft.errors import ConfigError, RunError
 from qpeft.files import staged_folder, write_json, write_text
 from qpeft.training.config import TrainConfig
-from qpeft.training.facts import generator_facts, learning_rate, parameter_counts, resolved_settings
+from qpeft.training.facts import frame_facts, generator_facts, learning_rate, parameter_counts, resolved_settings
 from qpeft.training.fitting import fit, new_trainer
 from qpeft.training.heads import draw_fresh, train_whole
 from qpeft.training.models import num_positions
@@ -178,6 +178,7 @@ def _finish(
         "seconds_per_step": folder.manifest.get("seconds_per_step"), "learning_rate": learning_rate(config),
         "steps": config.training.steps,
         "export": exported, "generator": generator_facts(model),
+        "frames": frame_facts(model),
         "against_exact": _against_exact(model, prepared, config, after),
     }  # fmt: skip
     _write_results(folder, config, metrics, curve)

@@ -85,6 +85,7 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
     if warnings:
         lines += ["", "## Mind", "", *(f"* {text}." for text in warnings)]
     lines += _circuit_section(metrics["generator"], exact)
+    lines += _frames_section(metrics["frames"], config)
     lines += ["", "## Use", "", *_usage(metrics, task.loading(metrics["resolved"]))]
     return "\n".join(lines) + "\n"
 
@@ -108,6 +109,21 @@ def _circuit_section(generator: dict[str, Any] | None, exact: dict[str, Any] | N
         f"{exact['fidelity']:.4f}. No quantum advantage is claimed: a classical "
         "control can do as well.",
         "", "```text", *(line if len(line) <= 100 else line[:97] + "..." for line in drawing), "```",
+    ]  # fmt: skip
+
+
+def _frames_section(frames: list[dict[str, Any]] | None, config: TrainConfig) -> list[str]:
+    if frames is None:
+        return []
+    rows = [
+        (f"{one['size']:,}", f"{one['frames']:,}", f"{one['numbers']:,}", f"{one['orthogonality_error']:.1e}")
+        for one in frames
+    ]
+    return [
+        "", "## Frames", "",
+        f"Each update is U diag(l) V^T; {config.frame.parametrization} makes U and V, of {config.adapter.rank} "
+        "columns, after training at most so far from orthonormal:", "",
+        *markdown_table(("rows N", "frames", "numbers of one", "largest entry of U^T U - 1"), rows),
     ]  # fmt: skip
 
 

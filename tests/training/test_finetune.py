@@ -250,11 +250,27 @@ print(float((found - torch.load("logits.pt", weights_only=True)).abs().max()))
 def test_counts_and_generator_facts(make_config):
     result = train(make_config(adapter_settings(rank=2, targets=["lm_head"], chunk_size=16)))
     counts, generator = result.metrics["parameters"], result.metrics["generator"]
+    assert result.metrics["frames"] is None
     assert counts["lora_rank_1"] == 100 + 32
     assert counts["lora_same_rank"] == 2 * 132
     assert counts["frozen"] == 2 * 32
     assert generator["chunks"] == -(-264 // 16) == 17 and generator["qubits"] == 5
     assert counts["trained"] == 8 * 5 + (6 + 1) * 16 + (16 + 1) * 16
+
+
+def test_a_run_with_frames_says_how_orthonormal_they_are_at_the_end(make_config):
+    adapter = adapter_settings(
+        method="quantum-peft", rank=2, targets=["c_attn", "lm_head"], parametrization="taylor", order=3, init_scale=0.9
+    )
+    result = train(make_config(adapter))
+    frames = {one["size"]: one for one in result.metrics["frames"]}
+    assert {size: (one["frames"], one["numbers"]) for size, one in frames.items()} == {
+        32: (3, 2 * 32 - 3), 96: (2, 2 * 96 - 3), 100: (1, 2 * 100 - 3)
+    }  # fmt: skip
+    # A series of order 3 is not orthonormal at such norms, and trained numbers are not those of the start.
+    assert all(1e-4 < one["orthogonality_error"] < 1 for one in frames.values())
+    report = (result.folder / "report.md").read_text(encoding="utf8")
+    assert f"| 100 | 1 | 197 | {frames[100]['orthogonality_error']:.1e} |" in report
 
 
 def test_a_sampling_run_is_measured_against_the_exact_weights_at_the_same_angles(make_config, model_folder):

@@ -9,7 +9,7 @@ def metrics(**changes):
     counts = {"trained": 50, "frozen": 8, "lora_same_rank": 400, "lora_rank_1": 100, "model": 10_000, "head": 0}
     found = {
         "method": "qpa", "before": dict(side), "after": {**side, "nats_per_token": 2.0}, "parameters": counts,
-        "seconds_per_step": 0.1, "steps": 5, "learning_rate": 0.03, "generator": None, "resolved": {},
+        "seconds_per_step": 0.1, "steps": 5, "learning_rate": 0.03, "generator": None, "frames": None, "resolved": {},
         "export": {"form": "lora", "parameters": 400, "max_difference": 1e-7, "weights": "exact"},
         "against_exact": None,
     }  # fmt: skip
