@@ -7,7 +7,7 @@ import torch
 from peft import get_peft_model
 from torch.distributed.tensor import DTensor
 
-from qpeft.adapters import QPAConfig
+from qpeft.adapters import QPAConfig, QuantumPEFTConfig
 from tests.tiny_models import gpt2, llama, shake
 
 BASES = {
@@ -22,11 +22,12 @@ class Case:
     base: str
     engine: str = "exact"
     checkpointing: bool = False
+    method: str = "qpa"
 
     @property
     def name(self):
         engine = self.engine.replace(":", "-")
-        return f"{self.strategy}_{self.base}_{engine}" + ("_checkpointing" if self.checkpointing else "")
+        return f"{self.strategy}_{self.base}_{self.method}_{engine}" + ("_checkpointing" if self.checkpointing else "")
 
     def layers(self, model):
         """The decoder layers, which are sharded one by one."""
@@ -35,10 +36,12 @@ class Case:
 
 SAMPLING = "exact:20x"
 CASES = [
-    Case(strategy, base, engine, checkpointing)
+    Case(strategy, base, engine, checkpointing, method)
     for strategy, base in product(("ddp", "fsdp2", "accelerate"), BASES)
-    for engine, checkpointing in (("exact", False), (SAMPLING, False), ("exact", True))
-]
+    for engine, checkpointing, method in (
+        ("exact", False, "qpa"), (SAMPLING, False, "qpa"), ("exact", True, "qpa"), ("exact", False, "quantum-peft"),
+    )
+]  # fmt: skip
 
 
 def batch():
@@ -48,7 +51,11 @@ def batch():
 def adapted(case: Case):
     """The model, in double precision, with an adapter that has left its start."""
     make, targets, _ = BASES[case.base]
-    config = QPAConfig(r=2, target_modules=targets, chunk_size=64, engine=case.engine, task_type="CAUSAL_LM")
+    options = {"r": 2, "target_modules": targets, "task_type": "CAUSAL_LM"}
+    if case.method == "quantum-peft":
+        config = QuantumPEFTConfig(**options)
+    else:
+        config = QPAConfig(chunk_size=64, engine=case.engine, **options)
     model = shake(get_peft_model(make(), config)).double().train()
     if case.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
