@@ -57,9 +57,10 @@ def test_merging_for_good_leaves_a_model_without_adapters(case):
 @pytest.mark.parametrize("how", ["merge_adapter", "merge_and_unload"])
 def test_safe_merging_refuses_what_is_not_finite(case, how):
     model = case.trained()
+    packed = ".frames." if case.method.frames is not None and case.method.frames.bits else None
     with torch.no_grad():
         for name, parameter in adapter_parameters(model).items():
-            if not name.endswith("angles"):
+            if not (name.endswith("source.angles") or (packed and packed in name)):  # which cannot be saved
                 parameter.flatten()[0] = math.nan
     before, names = copy.deepcopy(dict(model.state_dict())), [name for name, _ in model.named_parameters()]
     with pytest.raises(ValueError, match="NaNs detected"):
