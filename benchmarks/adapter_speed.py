@@ -142,7 +142,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.set_verbosity_error()
     torch.manual_seed(0)
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU threads: {torch.get_num_threads()}"
     print(
         f"GPT-2 of {arguments.layers} layers, 1 x {arguments.tokens} tokens, rank {arguments.rank}, float32, {where}; "
         f"load average of the machine {os.getloadavg()[0]:.1f}\n"
