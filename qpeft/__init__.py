@@ -6,8 +6,8 @@
 * engines: `get_engine` and `register_engine`; `StatevectorEngine`, `SampledEngine`, `Surrogate`; with their packages
   `AerEngine`, `QiskitSamplerEngine`, `PennyLaneEngine`, `TorchQuantumEngine`
 * generator: `QPAGenerator`, `QPASpec`
-* adapters (these need transformers and peft): `QPAConfig`, `QPAPrefixConfig`, `QPAFeedForwardConfig`, `export_adapter`,
-  `export_lora`, `export_merged`; the others are in `qpeft.adapters`
+* adapters (these need transformers and peft): `QPAConfig`, `QPAPrefixConfig`, `QPAFeedForwardConfig`,
+  `QuantumPEFTConfig`, `export_adapter`, `export_lora`, `export_merged`; the others are in `qpeft.adapters`
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         QPAFeedForwardConfig,
         QPAModel,
         QPAPrefixConfig,
+        QuantumPEFTConfig,
         export_adapter,
         export_lora,
         export_merged,
@@ -59,17 +60,17 @@ _HOMES = {
     "qpeft.engines": ("get_engine", "register_engine"),
     "qpeft.generators": ("QPAGenerator", "QPASpec"),
     "qpeft.adapters": (
-        "QPAConfig", "QPAFeedForwardConfig", "QPAModel", "QPAPrefixConfig", "export_adapter", "export_lora",
-        "export_merged",
+        "QPAConfig", "QPAFeedForwardConfig", "QPAModel", "QPAPrefixConfig", "QuantumPEFTConfig", "export_adapter",
+        "export_lora", "export_merged",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAFeedForwardConfig",
-    "QPAGenerator", "QPAModel", "QPAPrefixConfig", "QPASpec", "QiskitSamplerEngine", "SampledEngine",
-    "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz", "export_adapter", "export_lora", "export_merged",
-    "get_engine", "n_local", "register_ansatz", "register_engine",
+    "QPAGenerator", "QPAModel", "QPAPrefixConfig", "QPASpec", "QiskitSamplerEngine", "QuantumPEFTConfig",
+    "SampledEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz", "export_adapter", "export_lora",
+    "export_merged", "get_engine", "n_local", "register_ansatz", "register_engine",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import qpeft
 PUBLIC = {
     "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAGenerator", "QPAModel",
     "QPASpec", "QiskitSamplerEngine", "SampledEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
-    "export_adapter", "export_lora", "export_merged", "QPAFeedForwardConfig", "QPAPrefixConfig",
+    "export_adapter", "export_lora", "export_merged", "QPAFeedForwardConfig", "QPAPrefixConfig", "QuantumPEFTConfig",
     "get_engine", "n_local", "register_ansatz", "register_engine",
 }  # fmt: skip
 OPTIONAL = {
