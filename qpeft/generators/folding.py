@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 from qpeft.errors import ConfigError
@@ -44,6 +46,26 @@ def fold(rows: int, columns: int, modes: int | Sequence[int]) -> tuple[int, ...]
     return equal
 
 
+def border(rows: int, modes: Sequence[int]) -> int | None:
+    """How many of the first modes fold the rows; None if a mode holds parts of both rows and columns.
+
+    Example:
+        >>> border(64, (8, 8, 4, 4)), border(64, (16, 16, 16))
+        (2, None)
+    """
+    products = list(itertools.accumulate(modes, operator.mul))
+    return products.index(rows) + 1 if rows in products else None
+
+
+def check_border(rows: int, columns: int, modes: Sequence[int]) -> None:
+    """Raises `ConfigError` if a mode holds parts of both rows and columns; the message gives folds that do not."""
+    if border(rows, modes) is None:
+        raise ConfigError(
+            f"modes {tuple(modes)} do not keep the {rows} rows and {columns} columns of a matrix apart: the first of "
+            f"them must fold the rows alone, {_offer(rows, columns, apart=True)}"
+        )
+
+
 def _equal_modes(rows: int, columns: int, modes: int) -> tuple[int, ...] | None:
     if modes < 2:
         return None
@@ -54,9 +76,10 @@ def _equal_modes(rows: int, columns: int, modes: int) -> tuple[int, ...] | None:
     return tuple(root for root, (_, parts) in zip(roots, halves, strict=True) for _ in range(parts))
 
 
-def _offer(rows: int, columns: int) -> str:
-    """The end of an error message: the folds that do divide."""
-    allowed = [modes for modes in range(2, MOST_MODES + 1) if _equal_modes(rows, columns, modes)]
+def _offer(rows: int, columns: int, apart: bool = False) -> str:
+    """The end of an error message: the folds that do divide, or those of them that keep rows and columns `apart`."""
+    folds = {modes: _equal_modes(rows, columns, modes) for modes in range(2, MOST_MODES + 1)}
+    allowed = [modes for modes, sizes in folds.items() if sizes and not (apart and border(rows, sizes) is None)]
     pairs = [size for whole in (rows, columns) for size in _nearest_pair(whole)]
     return f"for example modes={' or '.join(map(str, allowed))} or modes={tuple(size for size in pairs if size > 1)}"
 

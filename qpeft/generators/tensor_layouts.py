@@ -1,14 +1,20 @@
 """Which tensor networks there are: the indices of each one's frames and of the diagonal between them.
 
 Quantum-PEFT (arXiv 2503.05431, Fig 5) reads an update as a tensor of D modes joined by bonds of rank K. Written in
-canonical form, all nodes of a network but one are frames: matrices with orthonormal columns. Counts below are for
-D modes of size n (the paper's N**(2/D)) and frames of n K - K (K + 1) / 2 numbers.
+canonical form, all nodes of a network but one are frames: matrices with orthonormal columns. The modes have two halves,
+where possible those of the matrix's rows and those of its columns. Counts below are for D modes of size n (the paper's
+N**(2/D)) and frames of n K - K (K + 1) / 2 numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import opt_einsum
 
 from qpeft.registry import Registry
 
@@ -16,63 +22,73 @@ from qpeft.registry import Registry
 class Layout(NamedTuple):
     """The indices of a network's nodes, one symbol each.
 
+    A frame is given by the indices its rows stand for, first the slowest, and the index of its columns.
+
     Attributes:
-        frames: Of each frame the indices its rows stand for, first the slowest, and the index of its columns.
+        left: The frames of the left half of the modes.
+        right: The frames of the right half.
         centre: The indices of the node of trained numbers: one for a diagonal, more for a core.
     """
 
-    frames: list[tuple[str, str]]
+    left: list[tuple[str, str]]
+    right: list[tuple[str, str]]
     centre: str
 
+    @property
+    def frames(self) -> list[tuple[str, str]]:
+        """All of them, left before right."""
+        return self.left + self.right
 
-LayoutRule = Callable[[str, Iterator[str]], Layout]  # (the symbol of each mode, fresh symbols for bonds)
+
+LayoutRule = Callable[[str, str, Iterator[str]], Layout]  # (the modes' symbols left and right, fresh ones for bonds)
 
 
-def cp(modes: str, bonds: Iterator[str]) -> Layout:
+def cp(left: str, right: str, bonds: Iterator[str]) -> Layout:
     """Canonical polyadic: W_ij.. = sum_r Lambda_r Q1_ir Q2_jr ..
 
     D (n K - K (K + 1) / 2) + K numbers. Two modes make the singular value decomposition U diag(Lambda) V^T of
     2 N K - K**2 numbers, the printed formula; so do a train and a tree of two modes.
     """
     rank = next(bonds)
-    return Layout([(mode, rank) for mode in modes], rank)
+    return Layout([(mode, rank) for mode in left], [(mode, rank) for mode in right], rank)
 
 
-def tensor_train(modes: str, bonds: Iterator[str]) -> Layout:
-    """Tensor train, or matrix product state: frames face the diagonal on the middle bond from both sides.
+def tensor_train(left: str, right: str, bonds: Iterator[str]) -> Layout:
+    """Tensor train, or matrix product state: frames face the diagonal between the halves from both sides.
 
     n K (2 + (D - 2) K) - K (D (K + 1) / 2 - 1) numbers, the printed formula.
     """
-    links = [next(bonds) for _ in modes[1:]]
-    middle = len(modes) // 2
-    left = [(before + mode, after) for before, mode, after in zip(["", *links], modes[:middle], links, strict=False)]
-    right = [
-        (mode + after, before)
-        for before, mode, after in zip(links[middle - 1 :], modes[middle:], [*links[middle:], ""], strict=True)
-    ]
-    return Layout(left + right, links[middle - 1])
+    before = [next(bonds) for _ in left]
+    after = [before[-1], *(next(bonds) for _ in right[1:])]
+    return Layout(
+        [(link + mode, out) for link, mode, out in zip(["", *before], left, before, strict=False)],
+        [(mode + link, out) for mode, link, out in zip(right, [*after[1:], ""], after, strict=True)],
+        before[-1],
+    )
 
 
-def tucker(modes: str, bonds: Iterator[str]) -> Layout:
+def tucker(left: str, right: str, bonds: Iterator[str]) -> Layout:
     """Tucker: a frame for each mode and a core of K**D trained numbers, which may be signs too.
 
     D n K + K**D - D K (K + 1) / 2 numbers, the printed formula.
     """
-    ranks = [next(bonds) for _ in modes]
-    return Layout(list(zip(modes, ranks, strict=True)), "".join(ranks))
+    ranks = [next(bonds) for _ in left + right]
+    frames = list(zip(left + right, ranks, strict=True))
+    return Layout(frames[: len(left)], frames[len(left) :], "".join(ranks))
 
 
-def tensor_ring(modes: str, bonds: Iterator[str]) -> Layout:
+def tensor_ring(left: str, right: str, bonds: Iterator[str]) -> Layout:
     """Tensor ring: a train whose ends are joined, with the diagonal on the bond before the last mode (Fig 8).
 
     D n K**2 - K (D (K + 1) / 2 - 1) numbers. The printed D n K**2 - K (D K + 1) / 2 is the same at D = 3 alone.
     """
+    modes = left + right
     links = [next(bonds) for _ in modes]
     frames = [(before + mode, after) for before, mode, after in zip([links[-1], *links], modes, links, strict=False)]
-    return Layout(frames, links[-2])
+    return Layout(frames[: len(left)], frames[len(left) :], links[-2])
 
 
-def hierarchical_tucker(modes: str, bonds: Iterator[str]) -> Layout:
+def hierarchical_tucker(left: str, right: str, bonds: Iterator[str]) -> Layout:
     """Hierarchical Tucker, or tree tensor network: a binary tree of frames with the diagonal at its root.
 
     D n K + (D - 2) K**3 - (D - 1) K (K + 1) + K numbers; none is printed.
@@ -81,13 +97,12 @@ def hierarchical_tucker(modes: str, bonds: Iterator[str]) -> Layout:
     def tree(below: str, out: str) -> list[tuple[str, str]]:
         if len(below) == 1:
             return [(below, out)]
-        left, right = next(bonds), next(bonds)
+        first, second = next(bonds), next(bonds)
         half = len(below) // 2
-        return [(left + right, out), *tree(below[:half], left), *tree(below[half:], right)]
+        return [(first + second, out), *tree(below[:half], first), *tree(below[half:], second)]
 
     root = next(bonds)
-    half = len(modes) // 2
-    return Layout(tree(modes[:half], root) + tree(modes[half:], root), root)
+    return Layout(tree(left, root), tree(right, root), root)
 
 
 NETWORKS: Registry[LayoutRule] = Registry(
@@ -100,3 +115,57 @@ NETWORKS: Registry[LayoutRule] = Registry(
         "hierarchical_tucker": hierarchical_tucker,
     },
 )
+
+
+@dataclass(frozen=True)
+class SizedLayout:
+    """A network's layout with the size of every index.
+
+    Attributes:
+        layout: The indices of the nodes that have something to train.
+        left: The modes of the left half.
+        right: The modes of the right half.
+        sizes: Of each index.
+    """
+
+    layout: Layout
+    left: str
+    right: str
+    sizes: dict[str, int]
+
+    @classmethod
+    def of(cls, kind: str, modes: Sequence[int], rank: int, border: int) -> SizedLayout:
+        """The layout of a network.
+
+        Args:
+            kind: A name of `NETWORKS`.
+            modes: Sizes of the modes.
+            rank: K, the size of every bond.
+            border: How many modes the left half has.
+
+        Raises:
+            UnknownNameError: No such network.
+        """
+        rule = NETWORKS[kind]
+        symbols = map(opt_einsum.get_symbol, itertools.count(1))  # the first is left for the axis of several networks
+        letters = "".join(itertools.islice(symbols, len(modes)))
+        left, right = letters[:border], letters[border:]
+        layout = rule(left, right, symbols)
+        bonds = {index for above, out in layout.frames for index in above + out}
+        sized = cls(layout, left, right, dict.fromkeys(bonds, rank) | dict(zip(letters, modes, strict=True)))
+        # A bond of size 1 between bonds of size 1 has nothing to train.
+        first, second = ([frame for frame in half if sized.size(frame[0]) > 1] for half in (layout.left, layout.right))
+        return cls(Layout(first, second, layout.centre), left, right, sized.sizes)
+
+    def shape(self, indices: str) -> tuple[int, ...]:
+        """The sizes of some indices."""
+        return tuple(self.sizes[index] for index in indices)
+
+    def size(self, indices: str) -> int:
+        """The product of their sizes."""
+        return math.prod(self.shape(indices))
+
+    @property
+    def heights(self) -> list[int]:
+        """The rows of each frame."""
+        return [self.size(above) for above, _ in self.layout.frames]

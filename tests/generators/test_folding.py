@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from qpeft.errors import ConfigError
-from qpeft.generators.folding import fold
+from qpeft.generators.folding import border, check_border, fold
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,22 @@ def test_sizes_that_do_not_fold_are_named():
         fold(7, 16, 6)
     with pytest.raises(ConfigError, match="1 x 16 matrix cannot be folded"):
         fold(1, 16, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "modes", "expected"),
+    [(64, (8, 8, 4), 2), (64, (64, 2, 2), 1), (8, (8, 8, 8), 1), (64, (16, 16, 16), None), (6, (4, 9), None)],
+)
+def test_the_border_between_rows_and_columns(rows, modes, expected):
+    assert border(rows, modes) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "modes", "offered"),
+    [(64, 64, (16,) * 3, r"2 or 4 or 6 or modes=\(8, 8, 8, 8\)"), (8, 81, (9, 8, 9), r"2 or modes=\(2, 4, 9, 9\)"),
+     (7, 12, (4, 21), r"2 or modes=\(7, 3, 4\)")],
+)  # fmt: skip
+def test_modes_without_a_border_are_named(rows, columns, modes, offered):
+    check_border(rows, columns, (rows, columns))
+    with pytest.raises(ConfigError, match=f"keep the {rows} rows and {columns} columns .* modes={offered}$"):
+        check_border(rows, columns, modes)

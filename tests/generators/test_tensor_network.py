@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qpeft.errors import ConfigError, UnknownNameError
 from qpeft.generators import tensor_network
 from qpeft.generators.diagonal import RademacherDiagonal, RealDiagonal
 from qpeft.generators.frames import ExponentialFrame, Frame
+from qpeft.generators.packed_state import pack_on_save
 from qpeft.generators.quantization import QuantizationAware
 from qpeft.generators.tensor_layouts import NETWORKS
 from qpeft.generators.tensor_network import TensorNetwork
@@ -77,7 +79,7 @@ def test_ring_is_figure_8():
 
 
 def test_tree_joins_pairs():
-    made = network("hierarchical_tucker", (2, 3, 4, 6, 4), 2, rows=24, columns=24)
+    made = network("hierarchical_tucker", (2, 3, 4, 6, 4), 2, rows=18, columns=32)  # half the modes on either side
     frames, diagonal = nodes(made)
     # Five frames have 4 rows, in this order, with two bonds of rank 2 or a mode of 4 above them.
     joint_left, joint_right, mode_3, joint_pair, mode_5 = frames[4]
@@ -92,7 +94,7 @@ def test_tree_joins_pairs():
         joint_pair.view(2, 2, 2),
         joint_right.view(2, 2, 2),
         diagonal,
-    ).reshape(24, 24)
+    ).reshape(18, 32)
     torch.testing.assert_close(made()[0], expected)
 
 
@@ -110,6 +112,147 @@ def test_two_modes_are_the_singular_value_decomposition(kind):
 def test_a_diagonal_between_rows_and_columns_bounds_the_rank(kind):
     update = network(kind, 4, 3, rows=64, columns=16)()[0]
     assert torch.linalg.matrix_rank(update) == 3
+
+
+HALVES = [  # rows, columns, modes and how many of them are of the rows
+    (16, 9, 2, 1),
+    (16, 81, 4, 2),
+    (64, 64, 6, 3),
+    (24, 64, (4, 6, 8, 8), 2),
+    (8, 64, 3, 1),
+    (64, 8, 3, 2),
+    (12, 16, (3, 2, 2, 16), 3),
+]
+
+
+@pytest.mark.parametrize(("rows", "columns", "modes", "of_rows"), HALVES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_multiply_to_the_updates(kind, rows, columns, modes, of_rows):
+    made = network(kind, modes, 2, rows, columns, count=3)
+    fewer = min(of_rows, len(made.modes) - of_rows)
+    rank = {"tensor_ring": 4, "tucker": 2**fewer}.get(kind, 2)
+    B, A = made.factors()
+    assert (B.shape, A.shape) == ((3, rows, rank), (3, rank, columns))
+    torch.testing.assert_close(B @ A, made())
+
+
+def test_factors_of_a_train_are_its_halves():
+    made = network("tensor_train", 4, 2)
+    frames, diagonal = nodes(made)
+    (first, last), (second, third) = frames[4], frames[8]
+    B = torch.einsum("ia,ajb,b->ijb", first, second.view(2, 4, 2), diagonal).reshape(16, 2)
+    A = torch.einsum("kcb,lc->bkl", third.view(4, 2, 2), last).reshape(2, 16)
+    torch.testing.assert_close(made.factors(), (B[None], A[None]))
+
+
+def test_factors_of_a_ring_are_joined_by_two_bonds():
+    made = network("tensor_ring", 4, 2)
+    frames, diagonal = nodes(made)
+    first, second, third, last = (frame.view(2, 4, 2) for frame in frames[8])
+    B = torch.einsum("dia,ajb->ijbd", first, second).reshape(16, 4)
+    A = torch.einsum("bkc,c,cld->bdkl", third, diagonal, last).reshape(4, 16)
+    torch.testing.assert_close(made.factors(), (B[None], A[None]))
+
+
+class Sizes(TorchDispatchMode):
+    """How many numbers each tensor has that is made inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.made.append(out.numel())
+        return out
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_never_make_the_matrix(kind, rank):
+    made = network(kind, 4, rank, rows=256, columns=256, frame=DenseNode, diagonal=RademacherDiagonal).eval()
+    with Sizes() as factors, torch.no_grad():
+        made.factors()
+    with Sizes() as whole, torch.no_grad():
+        made()
+    # Factors of R = K**2 at most, twice for the start.
+    assert max(factors.made) <= 2 * 256 * rank**2 < 256 * 256 == max(whole.made)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_start_at_zero_and_the_diagonal_can_leave_it(kind):
+    made = network(kind, 4, 2, count=3, trained=False)
+    B, A = made.factors()
+    assert not (B @ A).any()
+    assert B.any() != A.any()  # as in LoRA: one of them is zero
+    (B @ A - torch.randn(3, 16, 16)).square().sum().backward()
+    assert made.diagonal.weight.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("modes", [2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("diagonal", [RademacherDiagonal, partial(RealDiagonal, measurement="square")])
+def test_factors_of_signs_and_squares_start_at_exactly_zero(kind, diagonal, modes):
+    made = network(kind, modes, 2, count=2, trained=False, diagonal=diagonal).eval()
+    B, A = made.factors()
+    assert B.any() and A.any()
+    assert torch.equal(B @ A, torch.zeros(2, 16, 16, dtype=torch.float64))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    B, A = made.factors()
+    rank = network(kind, modes, 2).factors()[0].shape[2]
+    assert (B.shape[2], A.shape[1]) == (2 * rank, 2 * rank)
+    torch.testing.assert_close(B @ A, made())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_of_factors(kind):
+    made = network(kind, (2, 3, 2, 2), 2, rows=6, columns=4)
+    names = [name for name, _ in made.named_parameters()]
+
+    def factors(*values):
+        named = {f"made.{name}": value for name, value in zip(names, values, strict=True)}
+        return torch.func.functional_call(Factors(made), named, ())
+
+    assert torch.autograd.gradcheck(factors, tuple(made.parameters()))
+
+
+class Factors(nn.Module):
+    """A network whose call gives its factors."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def forward(self):
+        return self.made.factors()
+
+
+def test_factors_compile_into_one_graph():
+    made = Factors(network("tensor_ring", 4, 2, count=2, diagonal=partial(RealDiagonal, measurement="square")))
+    compiled = torch.compile(made, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(), made())
+
+
+def test_modes_of_both_rows_and_columns_have_no_factors():
+    made = network("tensor_ring", 3, 2, rows=64, columns=64)
+    offered = r"modes=2 or 4 or 6 or modes=\(8, 8, 8, 8\)"
+    for refused in (made.factors, made.check_factors):
+        with pytest.raises(ConfigError, match=rf"\(16, 16, 16\) do not keep the 64 rows and 64 columns .* {offered}"):
+            refused()
+    network("tensor_ring", 6, 2, rows=64, columns=64).check_factors()
+
+
+def test_quantised_networks_compute_with_what_they_save():
+    made = network("tucker", 4, 2, pack=partial(pack_on_save, bits=2, group=4))
+    state = made.state_dict()
+    assert {"frames.by_size.4.entries.codes", "diagonal.weight"} < state.keys()
+    loaded = network("tucker", 4, 2, pack=partial(pack_on_save, bits=2, group=4))
+    loaded.load_state_dict(state)
+    assert not torch.equal(loaded.frames.by_size["4"].entries, made.frames.by_size["4"].entries)
+    assert torch.equal(loaded(), made())
 
 
 def triangle(size, rank):
@@ -212,17 +355,17 @@ def test_rank_one_networks_agree_on_their_norm(kind):
 def test_equal_frames_share_a_module_and_the_order_is_cached():
     made = network("tensor_ring", 4, 2, count=5)
     assert [frame.count for frame in made.frames.by_size.values()] == [20]
-    before = tensor_network._order.cache_info()
+    before = tensor_network._steps.cache_info()
     network("tensor_ring", 4, 2, count=5)()
-    after = tensor_network._order.cache_info()
-    assert (after.hits - before.hits, after.misses - before.misses) == (1, 0)
+    after = tensor_network._steps.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (3, 0)  # of the whole and of its two halves
 
 
 def test_the_order_avoids_the_large_way():
     """A train of 8 modes of 4 at rank 2 costs no more than a few products of its halves."""
-    made = network("tensor_train", 8, 2, rows=256, columns=256)
-    assert max(len(places) for places, _ in made._order) == 2
-    widest = max(len(step.split("->")[1]) for _, step in made._order[:-1])
+    steps = network("tensor_train", 8, 2, rows=256, columns=256)._whole.steps
+    assert max(len(places) for places, _ in steps) == 2
+    widest = max(len(step.split("->")[1]) for _, step in steps[:-1])
     assert widest <= 7  # the batch, at most five modes and a bond: never the whole tensor before the last step
 
 
