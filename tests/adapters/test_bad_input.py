@@ -18,6 +18,7 @@ from qpeft.adapters import (
     QPAConfig,
     QPAFeedForwardConfig,
     QPAPrefixConfig,
+    QuantumPEFTConfig,
     SoRAConfig,
 )
 from qpeft.errors import CircuitError, ConfigError
@@ -36,10 +37,11 @@ MAKE = {
     "FEED_FORWARD": lambda: FeedForwardConfig(target_modules=HEAD),
     "ADDITIVE_PREFIX": lambda: AdditivePrefixConfig(target_modules=HEAD, length=8),
     "SORA": lambda: SoRAConfig(r=2, target_modules=HEAD),
+    "QUANTUM_PEFT": lambda: QuantumPEFTConfig(r=2, target_modules=HEAD),
     "QPA_PREFIX": lambda: QPAPrefixConfig(num_virtual_tokens=2, task_type="CAUSAL_LM", chunk_size=8),
 }
 LAYERED = [name for name in MAKE if name != "QPA_PREFIX"]
-WITH_BANK = [name for name in LAYERED if name.startswith("QPA")]
+WITH_BANK = [name for name in LAYERED if name.startswith("Q")]
 
 
 def lora():
