@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import opt_einsum
 
+from qpeft.generators.folding import border, fold
 from qpeft.registry import Registry
 
 
@@ -119,53 +120,73 @@ NETWORKS: Registry[LayoutRule] = Registry(
 
 @dataclass(frozen=True)
 class SizedLayout:
-    """A network's layout with the size of every index.
+    """The layout of a network that makes a (rows, columns) matrix, with the size of every index.
 
     Attributes:
         layout: The indices of the nodes that have something to train.
         left: The modes of the left half.
         right: The modes of the right half.
         sizes: Of each index.
+        apart: Whether the left half folds the rows and the right half the columns.
     """
 
     layout: Layout
     left: str
     right: str
     sizes: dict[str, int]
+    apart: bool
 
     @classmethod
-    def of(cls, kind: str, modes: Sequence[int], rank: int, border: int) -> SizedLayout:
-        """The layout of a network.
+    def of(cls, kind: str, rows: int, columns: int, modes: int | Sequence[int], rank: int) -> SizedLayout:
+        """The layout of a network: halves of rows and columns where the fold has them, else of D // 2 modes.
 
         Args:
             kind: A name of `NETWORKS`.
-            modes: Sizes of the modes.
+            rows: Rows of the matrix.
+            columns: Its columns.
+            modes: D, or the sizes of the modes: see `fold`.
             rank: K, the size of every bond.
-            border: How many modes the left half has.
 
         Raises:
-            UnknownNameError: No such network.
+            ConfigError: An unknown network, or a fold that does not divide.
+
+        Example:
+            >>> SizedLayout.of("tensor_train", 16, 16, modes=4, rank=2).heights
+            [4, 8, 8, 4]
         """
         rule = NETWORKS[kind]
+        folded = fold(rows, columns, modes)
+        of_rows = border(rows, folded)
         symbols = map(opt_einsum.get_symbol, itertools.count(1))  # the first is left for the axis of several networks
-        letters = "".join(itertools.islice(symbols, len(modes)))
-        left, right = letters[:border], letters[border:]
+        letters = "".join(itertools.islice(symbols, len(folded)))
+        half = of_rows or len(folded) // 2
+        left, right = letters[:half], letters[half:]
         layout = rule(left, right, symbols)
         bonds = {index for above, out in layout.frames for index in above + out}
-        sized = cls(layout, left, right, dict.fromkeys(bonds, rank) | dict(zip(letters, modes, strict=True)))
-        # A bond of size 1 between bonds of size 1 has nothing to train.
-        first, second = ([frame for frame in half if sized.size(frame[0]) > 1] for half in (layout.left, layout.right))
-        return cls(Layout(first, second, layout.centre), left, right, sized.sizes)
+        sizes = dict.fromkeys(bonds, rank) | dict(zip(letters, folded, strict=True))
 
-    def shape(self, indices: str) -> tuple[int, ...]:
-        """The sizes of some indices."""
-        return tuple(self.sizes[index] for index in indices)
+        def trained(frames: list[tuple[str, str]]) -> list[tuple[str, str]]:
+            """Without bonds of size 1 between bonds of size 1."""
+            return [frame for frame in frames if any(sizes[index] > 1 for index in frame[0])]
 
-    def size(self, indices: str) -> int:
-        """The product of their sizes."""
-        return math.prod(self.shape(indices))
+        layout = Layout(trained(layout.left), trained(layout.right), layout.centre)
+        return cls(layout, left, right, sizes, of_rows is not None)
+
+    @property
+    def modes(self) -> tuple[int, ...]:
+        """The sizes of the modes."""
+        return self.shape(self.left + self.right)
 
     @property
     def heights(self) -> list[int]:
         """The rows of each frame."""
-        return [self.size(above) for above, _ in self.layout.frames]
+        return [math.prod(self.shape(above)) for above, _ in self.layout.frames]
+
+    @property
+    def centre(self) -> int:
+        """The trained numbers of the centre."""
+        return math.prod(self.shape(self.layout.centre))
+
+    def shape(self, indices: str) -> tuple[int, ...]:
+        """The sizes of some indices."""
+        return tuple(self.sizes[index] for index in indices)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qpeft.errors import ConfigError
 from qpeft.generators.diagonal import DiagonalNode, RealDiagonal
-from qpeft.generators.folding import border, check_border, fold
+from qpeft.generators.folding import check_border
 from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.frames.pool import FramePool, Pack
 from qpeft.generators.tensor_layouts import SizedLayout
@@ -63,20 +63,17 @@ class TensorNetwork(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.kind, self.rows, self.columns, self.rank, self.count = kind, rows, columns, rank, count
-        self.modes = fold(rows, columns, modes)
         check_whole("rank", rank)
         check_whole("count", count)
-        of_rows = border(rows, self.modes)
-        sized = SizedLayout.of(kind, self.modes, rank, of_rows or len(self.modes) // 2)
+        sized = SizedLayout.of(kind, rows, columns, modes, rank)
+        self.modes = sized.modes
         self._check_rank(sized.heights)
-        nodes = [above + out for above, out in sized.layout.frames] + [sized.layout.centre]
+        nodes = [*("".join(frame) for frame in sized.layout.frames), sized.layout.centre]
         self._shapes = [sized.shape(node) for node in nodes]
         self._whole = _Contraction.of(range(len(nodes)), sized.left + sized.right, nodes, sized, count)
-        self._halves: tuple[_Contraction, ...] = () if of_rows is None else _halves(nodes, sized, count)
-        self.diagonal = diagonal(sized.size(sized.layout.centre), count)
-        self.frames = FramePool(
-            sized.heights, rank, frame, count, pack, keep_initial=not self.diagonal.starts_at_zero
-        )  # fmt: skip
+        self._halves: tuple[_Contraction, ...] = _halves(nodes, sized, count) if sized.apart else ()
+        self.diagonal = diagonal(sized.centre, count)
+        self.frames = FramePool(sized.heights, rank, frame, count, pack, not self.diagonal.starts_at_zero)
 
     def _check_rank(self, heights: list[int]) -> None:
         smallest = min(heights)
