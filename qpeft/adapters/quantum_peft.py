@@ -62,6 +62,8 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         for name in ("ansatz", "reps"):
             if getattr(self, name) is not None and not self.takes(name):
                 raise ConfigError(f"{name} is no setting of parametrization {self.parametrization!r}; leave it out")
+        if isinstance(self.ansatz, Circuit) and self.reps is not None:
+            raise ConfigError(f"reps is {self.reps}, but the Circuit given as ansatz has its own layers; leave it out")
         if self.intrinsic_rank is not None and self.intrinsic_rank > self.r:
             raise ConfigError(
                 f"intrinsic_rank K' is {self.intrinsic_rank}, above the rank K = {self.r}; use 1 to {self.r}, or "
@@ -111,6 +113,11 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
                 bank.frames()  # refuses norms that the series does not have
         # Each circuit once, in an order that is the same in every process: the file must be too.
         circuits = dict.fromkeys(module.circuit for module in bank.modules() if isinstance(module, PauliFrame))
+        if len(circuits) > len({circuit.num_qubits for circuit in circuits}):
+            raise ConfigError(
+                "the ansatz function returned different circuits for the same number of qubits, which a saved adapter "
+                "cannot tell apart; give one that always returns the same"
+            )
         self.resolved = {
             "settings": self.settings(), "targets": shapes, "circuits": [circuit.to_dict() for circuit in circuits],
             "num_parameters": sum(parameter.numel() for parameter in bank.parameters()), "num_frozen": bank.num_frozen,
@@ -124,7 +131,9 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         that was read from a file must not come out as another adapter.
         """
         saved = self.resolved or {"settings": {}, "targets": [], "circuits": []}
-        if saved["settings"] == self.settings() and saved["targets"] == shapes:
+        # A circuit or function that is at hand is not the one of the adapter that was built, whatever that was.
+        now = self.settings() | ({} if isinstance(self.ansatz, str | None) else {"ansatz": self.ansatz})
+        if saved["settings"] == now and saved["targets"] == shapes:
             circuits = {circuit.num_qubits: circuit for circuit in map(Circuit.from_dict, saved["circuits"])}
             return _Saved(circuits) if self.takes("ansatz") else None
         if self.resolved is None and self.ansatz == CUSTOM:
@@ -133,10 +142,10 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
                 "an adapter was built. Give the circuit again as ansatz"
             )
         if self.ansatz == CUSTOM or self.is_saved:
-            then, now = _named(saved["targets"]), _named(shapes)
-            order = " in another order" if then == now else ""
-            differs = f"it was made for layers of {then}, and this model's targets are {now}{order}"
-            raise another_build(saved["settings"], self.settings(), differs if saved["targets"] != shapes else None)
+            made_for, given = _named(saved["targets"]), _named(shapes)
+            order = " in another order" if made_for == given else ""
+            differs = f"it was made for layers of {made_for}, and this model's targets are {given}{order}"
+            raise another_build(saved["settings"], now, differs if saved["targets"] != shapes else None)
         return None
 
 

@@ -381,6 +381,37 @@ def test_a_function_is_saved_as_its_circuits_of_all_sizes(tmp_path):
     assert torch.equal(logits(PeftModel.from_pretrained(gpt2(), tmp_path)), logits(model))
 
 
+def another(num_qubits, reps):
+    return ansatz("ry_cnot", num_qubits, reps)
+
+
+@pytest.mark.parametrize("change", [lambda made: dataclasses.replace(made, ansatz=another), lambda made: made])
+def test_another_function_makes_another_adapter(change):
+    mine = config(ansatz=own, reps=1)
+    get_peft_model(gpt2(), mine)
+    new = change(mine)
+    new.ansatz = another
+    model = get_peft_model(gpt2(), new)
+    assert model.base_model.bank().frames.by_size["32"].circuit == another(5, 1)
+    assert another(5, 1).to_dict() in new.resolved["circuits"]
+
+
+def test_a_saved_adapter_does_not_take_another_circuit(tmp_path):
+    trained(ansatz=own, reps=1).save_pretrained(tmp_path)
+    read = QuantumPEFTConfig.from_pretrained(tmp_path)
+    read.ansatz = another
+    with pytest.raises(ConfigError, match="its config's ansatz changed since it was built"):
+        PeftModel.from_pretrained(gpt2(), tmp_path, config=read)
+
+
+def test_a_function_of_changing_circuits_is_refused():
+    calls = iter(range(99))
+    base = gpt2()
+    with pytest.raises(ConfigError, match=r"different circuits for the same number of qubits.* returns the same"):
+        get_peft_model(base, config(ansatz=lambda qubits, reps: own(qubits, next(calls))))
+    assert_untouched(base)
+
+
 def test_a_circuit_of_ones_own_that_was_never_built_cannot_be(tmp_path):
     config(["c_attn"], ansatz=own).save_pretrained(tmp_path)
     read = QuantumPEFTConfig.from_pretrained(tmp_path)
@@ -514,6 +545,7 @@ BAD = {
     "qubits": (
         [(8, 12)], {"ansatz": own(3, 1)}, r"frames of size N = 12: the circuit has 3 qubits; .* N = 4 needs 2"
     ),
+    "layers of a given circuit": ([], {"ansatz": own(2, 1), "reps": 2}, "reps is 2, but the Circuit .* leave it out"),
     "no angles": ([(4, 4)], {"ansatz": CircuitBuilder(2).h(0).build()}, "no angles, so nothing would train; give one"),
     "no circuit": ([(4, 4)], {"ansatz": lambda qubits, reps: 3}, "returned a int; expected a qpeft Circuit"),
     "an unknown circuit": ([(4, 4)], {"ansatz": "ry_cnott"}, "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
