@@ -662,6 +662,23 @@ def test_signs_are_drawn_in_training_alone():
     assert torch.equal(model(IDS).logits, expected)
 
 
+@pytest.mark.parametrize("how", ["merge", "unmerge", "set_adapter"])
+def test_what_is_merged_or_unmerged_in_training_mode_is_no_sample(how):
+    """As it is left by a trainer: a sample would stay in the weights of the base model for good."""
+    model = moved(adapted(diagonal="rademacher"), by=0.5)
+    expected = logits(model)
+    if how == "merge":
+        found = logits(model.train().merge_and_unload().eval())
+    else:
+        model.train().merge_adapter()
+        assert model.base_model.bank().training
+        model.unmerge_adapter() if how == "unmerge" else model.set_adapter("default")
+        found = logits(model.eval())
+        with model.disable_adapter():
+            torch.testing.assert_close(logits(model), logits(gpt2()), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_measurement_starts_at_zero_and_squares():
     model = adapted(measurement="square")
     assert torch.equal(logits(model), logits(gpt2()))
