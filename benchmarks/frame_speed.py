@@ -176,7 +176,7 @@ def plot(found: Found, path: Path, title: str) -> None:
         for i, name in enumerate(MAPS)
     }
     look |= {name: {**look[mine], "linestyle": ":", "markerfacecolor": "white"} for name, mine in PEERS.items()}
-    with figure(path.with_suffix(".png"), path.with_suffix(".svg"), size=(10, 4.6)) as whole:
+    with figure(path.with_suffix(".png"), path.with_suffix(".svg"), size=(9, 4.2)) as whole:
         canvas = whole.figure
         whole.remove()
         time, error = canvas.subplots(1, 2)
@@ -194,7 +194,7 @@ def plot(found: Found, path: Path, title: str) -> None:
             axes.minorticks_off()
         canvas.get_layout_engine().set(wspace=0.05)
         canvas.suptitle(title, fontsize=10)
-        canvas.legend(loc="outside right center", fontsize=9)
+        canvas.legend(loc="outside right center", fontsize=8)
 
 
 def main() -> None:
@@ -207,6 +207,9 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--plot", type=Path, default=Path("runs/frames"), help="written as .png and .svg")
     arguments = parser.parse_args()
+    arguments.sizes = sorted(set(arguments.sizes))
+    if any(n & (n - 1) or n < max(4, arguments.columns) for n in arguments.sizes):
+        parser.error(f"--sizes are powers of two, at least 4 and K = {arguments.columns}; got {arguments.sizes}")
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU threads: {torch.get_num_threads()}"
