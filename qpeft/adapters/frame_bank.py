@@ -42,6 +42,10 @@ class FrameBank(Bank):
         )  # fmt: skip
 
     @property
+    def draws(self) -> bool:
+        return self.diagonal.draws
+
+    @property
     def layers(self) -> list[str]:
         return self._names
 

@@ -25,6 +25,11 @@ Weights = Mapping[str, Tensor]  # one layer's tensors by role, e.g. "lora_A"
 class Bank(nn.Module, ABC):
     """Generates the tensors of every target layer of one adapter."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether it generates at random in training mode, and not in evaluation mode."""
+        return False
+
     @abstractmethod
     def forward(self) -> dict[str, Weights]:
         """The generated tensors of every layer, by role."""
@@ -67,15 +72,16 @@ class WeightSource:
         self.bank = bank
         self._weights: Mapping[str, Weights] | None = None
         self._made_from: Tensor | None = None
-        self._made_in_training = False
+        self._drawn = False
         self._has_graph = False
         self._in_forward = False
 
     def begin_forward(self) -> None:
         """Called before a forward pass of the model: from here to `end_forward` the tensors stay the same."""
         wants_graph = self._wants_graph()
-        if wants_graph or not self._is_current():
-            self._keep(wants_graph)
+        drawn = self._draws()
+        if wants_graph or not self._is_current(drawn):
+            self._keep(wants_graph, drawn)
         self._in_forward = True
 
     def end_forward(self) -> None:
@@ -92,35 +98,49 @@ class WeightSource:
     # What a backward pass recomputes may be compiled, but a compiler cannot ask whether it is in one.
     @untraced
     def _outside_forward(self, layer: str) -> Weights:
-        wants_graph = self._wants_graph()
-        if wants_graph and not _in_backward():
-            return self._generate()[layer]  # the graph of the last forward pass may be spent
+        wants_graph, in_backward = self._wants_graph(), _in_backward()
+        # Merged and exported are the weights of evaluation, as a model is that is loaded from what they give.
+        drawn = in_backward and self._draws()
+        if wants_graph and not in_backward:
+            return self._generate(drawn)[layer]  # the graph of the last forward pass may be spent
         # In a backward pass a checkpointed block is computed again: with the tensors it was computed with.
-        if not (self._is_current() and self._has_graph == wants_graph):
-            self._keep(wants_graph)
+        if not (self._is_current(drawn) and self._has_graph == wants_graph):
+            self._keep(wants_graph, drawn)
         assert self._weights is not None
         return self._weights[layer]
 
     def _wants_graph(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.bank.parameters())
 
-    def _generate(self) -> Mapping[str, Weights]:
+    def _draws(self) -> bool:
+        return self.bank.training and self.bank.draws
+
+    def _generate(self, drawn: bool) -> Mapping[str, Weights]:
+        if drawn != self._draws():
+            return self._as_evaluated()
         with torch.autocast(self.bank.device.type, enabled=False):  # circuits need full precision
             weights: Mapping[str, Weights] = self.bank()
         return weights
 
-    def _keep(self, has_graph: bool) -> None:
-        self._weights, self._has_graph = self._generate(), has_graph
-        self._made_from, self._made_in_training = self._numbers(), self.bank.training
+    def _as_evaluated(self) -> Mapping[str, Weights]:
+        self.bank.eval()
+        try:
+            return self._generate(drawn=False)
+        finally:
+            self.bank.train()
 
-    def _is_current(self) -> bool:
+    def _keep(self, has_graph: bool, drawn: bool) -> None:
+        self._weights, self._has_graph = self._generate(drawn), has_graph
+        self._made_from, self._drawn = self._numbers(), drawn
+
+    def _is_current(self, drawn: bool) -> bool:
         """Whether the kept tensors are what the bank would give now (a graph aside)."""
         if self._weights is None or self._made_from is None or torch.compiler.is_compiling():
             return False
         if self._made_from.is_inference() != torch.is_inference_mode_enabled():
             return False  # what inference mode makes, autograd cannot use
-        if self._made_in_training != self.bank.training:
-            return False  # a bank may draw at random in training alone
+        if self._drawn != drawn:
+            return False
         if self._has_graph and not _in_backward() and not self._wants_graph():
             return False
         now, then = self._numbers(), self._made_from

@@ -53,6 +53,10 @@ class NetworkBank(Bank):
             self.networks["x".join(map(str, shape))] = made
 
     @property
+    def draws(self) -> bool:
+        return any(network.diagonal.draws for _, network in self._made())
+
+    @property
     def layers(self) -> list[str]:
         return self._names
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,8 @@ class DiagonalNode(nn.Module, ABC):
     Raises:
         ConfigError: A size or count below 1.
     """
+
+    draws: ClassVar[bool] = False  # at random in training mode
 
     def __init__(self, size: int, count: int = 1, start: float = 0.0) -> None:
         super().__init__()
@@ -164,6 +167,7 @@ class RademacherDiagonal(DiagonalNode):
     """
 
     START = 1.0
+    draws = True
 
     def __init__(self, size: int, count: int = 1, tau: float = 1.0) -> None:
         if not 1 <= tau < float("inf"):

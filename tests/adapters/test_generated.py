@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from qpeft.adapters import generated
 from qpeft.adapters.generated import GeneratedLinear, WeightSource
@@ -57,6 +58,52 @@ def test_each_training_pass_has_a_graph_of_its_own(bank, source):
         factors = forward_pass(source)
         (factors["A"].sum() + factors["B"].sum()).backward()
         assert bank.runs == expected
+
+
+class Drawing(Bank):
+    """Draws in training mode."""
+
+    draws = True
+
+    def forward(self):
+        self.runs += 1
+        return {"layer": {"A": self.scale * (torch.rand(1) + 5 if self.training else torch.ones(1))}}
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_what_is_read_outside_of_passes_is_not_drawn(gradients):
+    bank = Drawing().train()
+    source = WeightSource(bank)
+    with torch.set_grad_enabled(gradients):
+        source.begin_forward()
+        drawn = source["layer"]["A"]
+        assert drawn > 9 and source["layer"]["A"] is drawn
+        source.end_forward()
+        assert source["layer"]["A"].item() == 2.0  # as evaluation has it: merged and exported weights
+        assert bank.training
+        source.begin_forward()
+        assert source["layer"]["A"] > 9
+        source.end_forward()
+        bank.eval()
+        source.begin_forward()
+        assert source["layer"]["A"].item() == 2.0
+
+
+def test_a_checkpointed_block_is_computed_again_with_the_weights_that_were_drawn():
+    bank = Drawing().train()
+    source = WeightSource(bank)
+    x = torch.ones(1, requires_grad=True)
+    seen = []
+
+    def block(x):
+        seen.append(source["layer"]["A"].detach().clone())
+        return x * source["layer"]["A"]
+
+    source.begin_forward()
+    y = checkpoint(block, x, use_reentrant=False)
+    source.end_forward()
+    y.sum().backward()
+    assert len(seen) == 2 and torch.equal(*seen) and seen[0] > 9
 
 
 def test_a_frozen_bank_makes_no_graph(bank, source):

@@ -55,7 +55,7 @@ class PromptSource(WeightSource):
 
     def take(self) -> list[Weights]:
         """The same; if they were read before this and nothing has changed since, those that were read."""
-        if not (self._in_forward and self._is_current() and self._has_graph == self._wants_graph()):
+        if not (self._in_forward and self._is_current(self._draws()) and self._has_graph == self._wants_graph()):
             self.begin_forward()
         self.end_forward()
         return self._layers()

@@ -82,4 +82,6 @@ class FramePool(nn.Module):
 def _traced(frame: Frame, pack: Pack | None) -> TracedFrame:
     if pack is None:
         return TracedFrame(frame)
-    return TracedFrame(frame, pack(frame, [name for name, _ in frame.named_parameters()]).quantized)
+    # A tensor with one number a frame, the shared angle of a decomposition, is no group: it stays as it is.
+    names = [name for name, parameter in frame.named_parameters() if parameter.numel() > frame.count]
+    return TracedFrame(frame, pack(frame, names).quantized)
