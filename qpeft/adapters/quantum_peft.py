@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig
-from torch import nn
 
 from qpeft.adapters.built_config import CUSTOM, BuiltConfig, damaged
 from qpeft.adapters.frame_bank import FrameBank
@@ -174,35 +171,6 @@ class QuantumPEFTModel(GeneratedLoraModel):
     def build_bank(self, config: Any, targets: dict[str, Shape]) -> FrameBank:
         bank: FrameBank = config.build_bank(targets)
         return bank
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """No sign is drawn at random here: what is merged, and what is taken out again, must be the same."""
-        training = [bank for bank in self.banks.values() if bank.training]
-        for bank in training:
-            bank.eval()
-        try:
-            yield
-        finally:
-            for bank in training:
-                bank.train()
-
-    def merge_adapter(self, *args: Any, **kwargs: Any) -> None:
-        with self._evaluating():
-            super().merge_adapter(*args, **kwargs)
-
-    def unmerge_adapter(self) -> None:
-        with self._evaluating():
-            super().unmerge_adapter()
-
-    def merge_and_unload(self, *args: Any, **kwargs: Any) -> nn.Module:
-        with self._evaluating():
-            merged: nn.Module = super().merge_and_unload(*args, **kwargs)
-        return merged
-
-    def set_adapter(self, *args: Any, **kwargs: Any) -> None:
-        with self._evaluating():  # it unmerges
-            super().set_adapter(*args, **kwargs)
 
 
 register(QpeftType.QUANTUM_PEFT, QuantumPEFTConfig, QuantumPEFTModel)

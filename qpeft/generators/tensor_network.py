@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import opt_einsum
 import torch
+from opt_einsum.parser import convert_to_valid_einsum_chars
 from torch import Tensor, nn
 
 from qpeft.errors import ConfigError
@@ -184,6 +185,8 @@ def _halves(nodes: Sequence[str], sized: SizedLayout, count: int) -> tuple[_Cont
 
 @lru_cache(maxsize=256)
 def _steps(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[tuple[int, ...], str], ...]:
-    """The steps of a good order of contraction."""
+    """The steps of a good order of contraction, each in letters: a network may have more indices than those."""
     _, report = opt_einsum.contract_path(equation, *shapes, shapes=True)
-    return tuple((tuple(places), step) for places, _, step, *_ in report.contraction_list)
+    return tuple(
+        (tuple(places), convert_to_valid_einsum_chars(step)) for places, _, step, *_ in report.contraction_list
+    )

@@ -151,9 +151,10 @@ def test_the_trainers_checkpoints_have_one(tmp_path):
         (QPAPrefixConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
          ["# QPA_PREFIX adapter", "KeyError: 'QPA_PREFIX'", "as a plain prefix"]),
         (FeedForwardConfig(target_modules=HEAD), ["# FEED_FORWARD adapter", "import qpeft.adapters"]),
-        (QuantumPEFTConfig(r=2, target_modules=HEAD, reps=2, other_sizes="pad"),  # 128 and 32 rows, 5 q - 4 angles each
-         ["trained numbers: 54; LoRA of rank 1 trains 132", "Circuit 2 of 2: 7 qubits", "- reps: 2", "- other_sizes: pad",
-          "as a plain LoRA"]),
+        # 128 and 32 rows, 5 q - 4 angles each
+        (QuantumPEFTConfig(r=2, target_modules=HEAD, reps=2, other_sizes="pad"),
+         ["trained numbers: 54; LoRA of rank 1 trains 132", "Circuit 2 of 2: 7 qubits", "- reps: 2", "as a plain LoRA",
+          "- other_sizes: pad"]),
         (QuantumPEFTConfig(r=2, target_modules=HEAD, parametrization="cayley", diagonal="rademacher"),
          ["frozen numbers, saved with them: 258", "parametrization of the frames: cayley"]),  # 2 (100 + 32) - 6
         (SoRAConfig(r=2, target_modules=HEAD), ["# SORA adapter", "import qpeft.adapters"]),

@@ -136,6 +136,13 @@ def test_factors_multiply_to_the_updates(kind, rows, columns, modes, of_rows):
     torch.testing.assert_close(B @ A, made())
 
 
+@pytest.mark.parametrize("kind", ["cp", "tensor_train", "tensor_ring", "hierarchical_tucker"])
+def test_modes_of_two_make_networks_of_more_indices_than_there_are_letters(kind):
+    made = network(kind, 20, 2, rows=1024, columns=1024)
+    B, A = made.factors()
+    torch.testing.assert_close(B @ A, made())
+
+
 def test_factors_of_a_train_are_its_halves():
     made = network("tensor_train", 4, 2)
     frames, diagonal = nodes(made)

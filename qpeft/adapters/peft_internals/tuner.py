@@ -141,7 +141,10 @@ class GeneratedTuner(StrictTuner):
         self._refuse_reentrant_checkpointing()
         for name, layers in self._layers.items():
             if any(name in layer.active_adapters and not (layer.disable_adapters or layer.merged) for layer in layers):
-                self._sources[name].begin_forward()  # else nobody asks for the weights
+                source = self._sources[name]
+                if source.bank.draws and source.bank.training != module.training:
+                    source.bank.train(module.training)  # the inner model alone was switched
+                source.begin_forward()  # else nobody asks for the weights
 
     def _end_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         for source in self._sources.values():
