@@ -187,6 +187,5 @@ def _halves(nodes: Sequence[str], sized: SizedLayout, count: int) -> tuple[_Cont
 def _steps(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[tuple[int, ...], str], ...]:
     """The steps of a good order of contraction, each in letters: a network may have more indices than those."""
     _, report = opt_einsum.contract_path(equation, *shapes, shapes=True)
-    return tuple(
-        (tuple(places), convert_to_valid_einsum_chars(step)) for places, _, step, *_ in report.contraction_list
-    )
+    steps = ((places, convert_to_valid_einsum_chars(step)) for places, _, step, *_ in report.contraction_list)
+    return tuple((tuple(places), step) for places, step in steps)
