@@ -36,7 +36,7 @@ ROWS: Rows = {
     **{f"LoRA r={r}": ({"method": "lora", "rank": r}, rate) for r, rate in {1: 0.3, 2: 0.3, 4: 0.03}.items()},
     **{
         f"Pauli K={k} L={reps}": ({"method": "quantum-peft", "rank": k, "reps": reps}, 0.1)
-        for k in (1, 3, 8) for reps in (1, 2, 4)
+        for k, layers in {1: (1, 2, 4), 3: (1, 2, 4), 8: (1, 2, 4, 16, 64)}.items() for reps in layers
     },
     **{
         f"Taylor K={k} K'={own}": ({**TAYLOR, "rank": k, "intrinsic_rank": own}, 0.03)
