@@ -33,7 +33,11 @@ PREFIX = {"num_virtual_tokens": "virtual_tokens"}
 FRAMES = {field.name: field.name for field in fields(FrameSettings)} | {"ansatz": "ansatz", "reps": "reps"}
 GENERATED = {name: name for name in (*SETTING_NAMES, "seed")}
 
-QPA: dict[str, Any] = {"source": "arXiv 2410.09846", "learning_rate": 3e-2, "preset_learning_rates": {"paper": 1e-2}}
+QPA: dict[str, Any] = {
+    "source": "arXiv 2410.09846",
+    "learning_rate": 3e-2,
+    "learning_rates": {("preset", "paper"): 1e-2},
+}
 STORED: dict[str, Any] = {"merges": False, "export": "stored"}
 MERGED: dict[str, Any] = {"export": "merged"}
 
@@ -70,7 +74,8 @@ METHODS: Registry[Method] = Registry(
         "quantum-peft": Method(
             QuantumPEFTConfig, LORA | FRAMES, "what generates the frames U and V, and r values between them",
             "pauli: (2L+1)(q + q') - 4L + r, q = log2 in, q' = log2 out; taylor: r (in + out) - r (r + 1) + r",
-            "arXiv 2503.05431", 3e-2, alpha=32, callbacks=lambda model: [LatentNumbers()],
+            "arXiv 2503.05431", 3e-2, alpha=32, learning_rates={("parametrization", "pauli"): 1e-1},
+            callbacks=lambda model: [LatentNumbers()],
         ),
         "lora": Method(
             peft.LoraConfig, LORA, "A (r x in) and B (out x r)", "r (in + out)", "arXiv 2106.09685", 3e-2,

@@ -29,7 +29,7 @@ class Method:
         source: Where it comes from.
         learning_rate: What to use if none is given; from studies on small language models' output heads.
         alpha: The scale if none is given; twice the rank if None.
-        preset_learning_rates: The same for presets that need another.
+        learning_rates: The same where a setting has a value that needs another: (setting, value) to rate.
         merges: Whether the update can be merged into the base weights.
         export: What a trained adapter is exported as: a plain "lora", "merged" weights, a standard "prefix", or the
             same adapter with "stored" weights, which needs no circuit.
@@ -46,7 +46,7 @@ class Method:
     source: str
     learning_rate: float
     alpha: float | None = None
-    preset_learning_rates: Mapping[str, float] = field(default_factory=dict)
+    learning_rates: Mapping[tuple[str, str], float] = field(default_factory=dict)
     merges: bool = True
     export: str = "lora"
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -58,6 +58,11 @@ class Method:
     def generates(self) -> bool:
         """Whether the adapter's weights are generated from fewer numbers."""
         return issubclass(self.config, BuiltConfig)
+
+    def usual_learning_rate(self, settings: Settings) -> float:
+        """The learning rate to use if none is given."""
+        own = (rate for (setting, value), rate in self.learning_rates.items() if settings[setting] == value)
+        return next(own, self.learning_rate)
 
     def peft_config(self, settings: Settings, task_type: str) -> PeftConfig:
         """The PEFT config for these settings.

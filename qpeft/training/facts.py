@@ -19,8 +19,7 @@ def learning_rate(config: TrainConfig) -> float:
     """What was given, or the method's own, scaled for the task."""
     if config.training.learning_rate is not None:
         return config.training.learning_rate
-    method = METHODS[config.adapter.method]
-    own = method.preset_learning_rates.get(config.generator.preset, method.learning_rate)
+    own = METHODS[config.adapter.method].usual_learning_rate(config.settings)
     return own * task_for(config).learning_rate_scale
 
 

@@ -18,6 +18,9 @@ _WEIGHTS = {
 }
 
 
+NOT_ORTHONORMAL = 1e-2  # rounding stays below 1e-4 at any size
+
+
 def warnings_for(task: Task, metrics: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting or using the numbers."""
     found = []
@@ -28,6 +31,13 @@ def warnings_for(task: Task, metrics: dict[str, Any]) -> list[str]:
             f"LoRA of rank 1 would be smaller: it trains {rank_1:,} numbers, this adapter "
             f"{adapter:,}. Generated weights save parameters only below that; choose fewer (qpeft count shows the "
             "choices), or larger targets"
+        )
+    far = max((one["orthogonality_error"] for one in metrics["frames"] or ()), default=0.0)
+    if far > NOT_ORTHONORMAL:
+        found.append(
+            f"the frames are not orthonormal any more (error {far:.1g}): the series is too short for what was trained. "
+            "Raise --order, lower --learning-rate, or take a parametrization that is orthonormal for all numbers, such "
+            "as cayley"
         )
     generator = metrics["generator"]
     for noise, calibrated in sorted(calibrations({} if generator is None else generator["engine"]).items()):

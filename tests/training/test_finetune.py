@@ -270,6 +270,9 @@ def test_a_run_with_frames_says_how_orthonormal_they_are_at_the_end(make_config)
     # A series of order 3 is not orthonormal at such norms, and trained numbers are not those of the start.
     assert all(1e-4 < one["orthogonality_error"] < 1 for one in frames.values())
     report = (result.folder / "report.md").read_text(encoding="utf8")
+    assert ("frames are not orthonormal any more" in report) == any(
+        one["orthogonality_error"] > 1e-2 for one in frames.values()
+    )
     assert f"| 100 | 1 | 197 | {frames[100]['orthogonality_error']:.1e} |" in report
 
 

@@ -27,11 +27,15 @@ def test_nothing_to_mind_when_all_is_well():
     assert warnings_for(metrics()) == []
 
 
-def test_a_smaller_lora_unknown_tokens_and_a_worse_model_are_named():
+def test_a_smaller_lora_unknown_tokens_skewed_frames_and_a_worse_model_are_named():
     (smaller,) = warnings_for(metrics(parameters__trained=101))
     assert "LoRA of rank 1 would be smaller: it trains 100 numbers, this adapter 101" in smaller
     (unknown,) = warnings_for(metrics(after__unknown_share=0.021))
     assert unknown.startswith("2.1% of the test tokens are unknown")
+    far = {"size": 8, "frames": 1, "numbers": 9, "orthogonality_error": 0.25}
+    (skewed,) = warnings_for({**metrics(), "frames": [{**far, "orthogonality_error": 1e-4}, far]})
+    assert "not orthonormal any more (error 0.2)" in skewed
+    assert warnings_for({**metrics(), "frames": [{**far, "orthogonality_error": 1e-4}]}) == []
     (worse,) = warnings_for(metrics(after__nats_per_token=2.3))
     assert "worse than before" in worse
 
