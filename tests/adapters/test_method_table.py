@@ -10,7 +10,7 @@ from torch import nn
 from qpeft.adapters.attach import attach
 from qpeft.adapters.method_table import METHODS
 from qpeft.errors import ConfigError
-from qpeft.training.adapter_options import method_settings
+from qpeft.training.adapter_options import CountConfig, method_settings
 from tests.settings import adapter_settings
 from tests.tiny_models import gpt2, llama
 
@@ -85,6 +85,15 @@ def test_every_method_that_stores_its_numbers_is_counted():
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "budget" in method.fields])
 def test_a_budget_bounds_what_a_generated_method_trains(method):
     assert 900 < trained(method, budget=1000) <= 1000
+
+
+def test_a_learning_rate_may_depend_on_a_setting():
+    rates = {("qpa", "preset", "default"): 3e-2, ("qpa", "preset", "paper"): 1e-2,
+             ("quantum-peft", "parametrization", "pauli"): 1e-1, ("quantum-peft", "parametrization", "cayley"): 3e-2}  # fmt: skip
+    for (method, setting, value), rate in rates.items():
+        settings = {**CountConfig().settings, setting: value}
+        assert METHODS[method].usual_learning_rate(settings) == rate
+    assert METHODS["dora"].usual_learning_rate(CountConfig().settings) == 1e-1
 
 
 def test_the_defaults_change_what_the_other_methods_adapt_by_their_name_alone():
