@@ -14,7 +14,8 @@ from qpeft.generators.frames import FRAMES, OTHER_SIZES, ActingFrame, Frame
 from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.frames.counts import is_power
 from qpeft.generators.quantization import check_quantization
-from qpeft.options import check_whole, option
+from qpeft.generators.tensor_layouts import NETWORKS
+from qpeft.options import check_whole, is_whole, option
 
 GROUP_SIZE = 128  # arXiv 2503.05431, section 4.2
 _OF_FRAMES = ("intrinsic_rank", "order", "triangle", "init_scale", "truncate", "node_size", "sublayers")
@@ -52,6 +53,10 @@ class FrameSettings:
     bits: int | None = option(None, "quantise the frames' numbers to 1 to 8 bits, in training and in files")
     group_size: int | None = option(None, f"numbers that share a scale, with --bits ({GROUP_SIZE})")
     kappa: float | None = option(None, "above 0, adaptive bits: more for groups of wide range, with --bits (0)")
+    network: str | None = option(None, f"make updates as a tensor network of frames: {', '.join(NETWORKS)}")
+    modes: int | list[int] | None = option(
+        None, "network: modes of a layer's matrix, of which half fold its rows and half its columns, in equal sizes (2)"
+    )
 
     def __post_init__(self) -> None:
         kind, diagonal = FRAMES[self.parametrization], DIAGONALS[self.diagonal]
@@ -68,6 +73,7 @@ class FrameSettings:
             raise ConfigError(
                 f"parametrization {self.parametrization!r} needs node_size, the size N' of a node, e.g. 4"
             )
+        self._check_network()
         given = [name for name in _OF_QUANTIZATION if getattr(self, name) is not None]
         if self.bits is not None:
             check_quantization(self.bits, **self.quantization())
@@ -82,6 +88,25 @@ class FrameSettings:
             value = getattr(self, name)
             if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
                 raise ConfigError(f"{name} is {value!r}; it must be a finite number")
+
+    def _check_network(self) -> None:
+        if self.network is None:
+            if self.modes is not None:
+                raise ConfigError(f"modes needs a network; set network to {' or '.join(NETWORKS)}, or leave it out")
+            return
+        NETWORKS[self.network]
+        if isinstance(self.modes, tuple):
+            self.modes = list(self.modes)  # as a file gives it back
+        sizes = self.folds if isinstance(self.folds, list) else [self.folds]
+        if not all(is_whole(size) and size >= 2 for size in sizes):
+            raise ConfigError(
+                f"modes is {self.modes!r}; it must be a whole number of at least 2, or the size of each mode in a list"
+            )
+
+    @property
+    def folds(self) -> int | list[int]:
+        """How many modes a network has, or the size of each."""
+        return 2 if self.modes is None else self.modes
 
     def _refuse_unused(self, kind: type, setting: str, name: str, settings: tuple[str, ...]) -> None:
         taken = [other for other in settings if other in _parameters(kind)]

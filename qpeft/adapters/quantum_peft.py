@@ -14,12 +14,13 @@ from qpeft.adapters.built_config import CUSTOM, BuiltConfig, damaged
 from qpeft.adapters.frame_bank import FrameBank
 from qpeft.adapters.frame_card import frame_facts
 from qpeft.adapters.lora_options import check_lora_options
+from qpeft.adapters.network_bank import NetworkBank
 from qpeft.adapters.peft_internals import GeneratedLoraModel, QpeftType, Shape, register
 from qpeft.adapters.resolved import another_build
 from qpeft.errors import ConfigError
 from qpeft.frame_settings import FrameSettings
 from qpeft.generator_settings import check_ansatz
-from qpeft.generators.frames import PauliFrame
+from qpeft.generators.frames import FramePool, PauliFrame
 from qpeft.generators.packed_state import pack_on_save
 from qpeft.generators.spec import AnsatzLike
 from qpeft.options import check_whole, option
@@ -35,6 +36,9 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
     U and V have K orthonormal columns, generated from few trained numbers; l is zero at the start, so that the adapter
     starts as the identity. The scale is the paper's; its settings are r=3 with "pauli" for GLUE, and r=2 with "taylor",
     intrinsic_rank=1 and order=3 for GPT-2.
+
+    With `network`, dW is lora_alpha / r times a tensor network of such frames, whose bonds have size r, around a core
+    or diagonal that is zero at the start. Its rank is r, for a "tensor_ring" r**2, for "tucker" r**(modes / 2) at most.
 
     Raises:
         ConfigError: A value that is not allowed, or a setting that the parametrization does not have.
@@ -88,7 +92,7 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
     def card_facts(self) -> list[str]:
         return [] if self.resolved is None else frame_facts(self)
 
-    def build_bank(self, targets: dict[str, Shape]) -> FrameBank:
+    def build_bank(self, targets: dict[str, Shape]) -> FrameBank | NetworkBank:
         """The module that generates the factors of `targets`; fills in `resolved`.
 
         Args:
@@ -107,10 +111,16 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         given: dict[str, Any] = {"reps": self.reps, "ansatz": self.ansatz if saved is None else saved}
         frame = partial(self.new_frame, **{name: value for name, value in given.items() if value is not None})
         pack = None if self.bits is None else partial(pack_on_save, bits=self.bits, **self.quantization())
-        bank = FrameBank(targets, self.r, frame, self.new_diagonal, pack)
+        bank: FrameBank | NetworkBank
+        if self.network is None:
+            bank = FrameBank(targets, self.r, frame, self.new_diagonal, pack)
+        else:
+            bank = NetworkBank(targets, self.network, self.folds, self.r, frame, self.new_diagonal, pack)
         if self.parametrization == "neumann" and not self.is_saved and bank.device.type != "meta":
             with torch.no_grad():
-                bank.frames()  # refuses norms that the series does not have
+                for pool in bank.modules():
+                    if isinstance(pool, FramePool):
+                        pool()  # refuses norms that the series does not have
         # Each circuit once, in an order that is the same in every process: the file must be too.
         circuits = dict.fromkeys(module.circuit for module in bank.modules() if isinstance(module, PauliFrame))
         if len(circuits) > len({circuit.num_qubits for circuit in circuits}):
@@ -168,8 +178,8 @@ def _named(shapes: list[list[int]]) -> str:
 class QuantumPEFTModel(GeneratedLoraModel):
     """The tuner behind `QuantumPEFTConfig`."""
 
-    def build_bank(self, config: Any, targets: dict[str, Shape]) -> FrameBank:
-        bank: FrameBank = config.build_bank(targets)
+    def build_bank(self, config: Any, targets: dict[str, Shape]) -> FrameBank | NetworkBank:
+        bank: FrameBank | NetworkBank = config.build_bank(targets)
         return bank
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,12 +18,21 @@ from qpeft.generators.frames.counts import (
     is_power,
     lora,
     node_convention,
+    tensor_ring,
+    tensor_train,
+    tucker,
 )
 from qpeft.generators.frames.triangle import triangle_parameters
+from qpeft.generators.tensor_layouts import SizedLayout
 
 OTHERS: dict[str, tuple[Callable[..., int], str, str]] = {
     "LoRA": (lora, "r (in + out)", "Tables 1, 2, 3, 5, 6"),
     "AdaLoRA": (adalora, "r (in + out + 1)", "Table 5: 3.54M"),
+}
+NETWORK_FORMULAS: dict[str, tuple[Callable[[int, int, int], float], str]] = {  # of n, D, K; what Fig. 5 prints
+    "tensor_train": (tensor_train, "n K (2 + (D - 2) K) - K (D (K + 1) / 2 - 1)"),
+    "tucker": (tucker, "D n K + K^D - D K (K + 1) / 2"),
+    "tensor_ring": (tensor_ring, "D n K^2 - K (D K + 1) / 2"),
 }
 
 
@@ -41,7 +50,7 @@ class Count:
 
     name: str
     counts: str
-    numbers: int
+    numbers: float
     published: str
     trains: bool = False
 
@@ -66,6 +75,9 @@ class FrameCounts:
         self.reps = 1 if config.reps is None else config.reps
         self._config = config
         self._layers = Counter(shapes)
+        self._networks = {} if config.network is None else {
+            shape: SizedLayout.of(config.network, *shape, config.folds, self.rank) for shape in self._layers
+        }  # fmt: skip
         self._conventions = dict(CONVENTIONS)
         other_sizes, sublayers = config.other_sizes or "single", config.sublayers or "eq2"
         self.name = ""
@@ -84,7 +96,9 @@ class FrameCounts:
 
     @property
     def conventions(self) -> list[Count]:
-        """The layers by every convention."""
+        """The layers by every convention; of a network, which no table counts, by its own and the paper's formula."""
+        if self._networks:
+            return [*self._of_network(), *self._printed()]
         return [
             Count(name, way.counts, self._total(self._layer(way)), way.published, name == self.name)
             for name, way in self._conventions.items()
@@ -104,12 +118,37 @@ class FrameCounts:
         if not self.name:
             return
         way = self._conventions[self.name]
-        for size in sorted({size for shape in self._layers for size in shape}):
+        for size in sorted({size for shape in self._layers for size in self._sizes(shape)}):
             yield f"N = {size:,}: {self._put_in(way, size)} = {self._frame(way, size):,}"
         for shape, times in self._layers.items():
-            U, V = (self._frame(way, size) for size in shape)
             layer = self._layer(way)(*shape)
-            yield f"{times} layer(s) {shape[0]:,} x {shape[1]:,}: U {U:,} + V {V:,} + diagonal {self.rank} = {layer:,}"
+            yield f"{times} layer(s) {shape[0]:,} x {shape[1]:,}: {self._parts(way, shape)} = {layer:,}"
+
+    def _of_network(self) -> Iterator[Count]:
+        if self.name:
+            way = self._conventions[self.name]
+            counts = f"frames ({way.counts}) + centre"
+            yield Count(self.name, counts, self._total(self._layer(way)), "none", trains=True)
+
+    def _printed(self) -> Iterator[Count]:
+        """The paper's formula, of D equal modes, where it prints one."""
+        modes = {shape: network.modes for shape, network in self._networks.items()}
+        if self._config.network in NETWORK_FORMULAS and all(len(set(sizes)) == 1 for sizes in modes.values()):
+            formula, text = NETWORK_FORMULAS[self._config.network]
+            numbers = self._total(lambda *shape: formula(modes[shape][0], len(modes[shape]), self.rank))
+            yield Count("printed", text, numbers if numbers % 1 else int(numbers), "none")
+
+    def _sizes(self, shape: Shape) -> Sequence[int]:
+        """The rows of each frame of a layer."""
+        return self._networks[shape].heights if self._networks else shape
+
+    def _parts(self, way: Convention, shape: Shape) -> str:
+        """What a layer is made of, with the numbers of each part."""
+        numbers = [f"{self._frame(way, size):,}" for size in self._sizes(shape)]
+        if not self._networks:
+            return f"U {numbers[0]} + V {numbers[1]} + diagonal {self.rank}"
+        modes = " x ".join(map(str, self._networks[shape].modes))
+        return f"modes {modes}, frames {' + '.join(numbers)} + centre {self._networks[shape].centre:,}"
 
     def _frame(self, way: Convention, size: int) -> int:
         return way.frame(size, self.rank, self.intrinsic_rank, self.reps)
@@ -119,9 +158,11 @@ class FrameCounts:
         return way.frame(size, size, self.intrinsic_rank, self.reps)
 
     def _layer(self, way: Convention) -> Callable[[int, int], int]:
-        return lambda rows, columns: way.layer(rows, columns, self.rank, self.intrinsic_rank, self.reps)
+        if not self._networks:
+            return lambda rows, columns: way.layer(rows, columns, self.rank, self.intrinsic_rank, self.reps)
+        return lambda *shape: sum(self._frame(way, size) for size in self._sizes(shape)) + self._networks[shape].centre
 
-    def _total(self, layer: Callable[[int, int], int]) -> int:
+    def _total(self, layer: Callable[[int, int], float]) -> float:
         return sum(times * layer(*shape) for shape, times in self._layers.items())
 
     def _put_in(self, way: Convention, size: int) -> str:

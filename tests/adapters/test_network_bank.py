@@ -1,13 +1,24 @@
 """Tensor networks as adapters: the bank, and what of the tuner is their own."""
 
+import json
+
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
+from qpeft.adapters import QuantumPEFTConfig, export_lora
+from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.network_bank import NetworkBank
 from qpeft.errors import ConfigError
 from qpeft.generators.diagonal import RademacherDiagonal, RealDiagonal
 from qpeft.generators.frames import CayleyFrame, PauliFrame
 from qpeft.generators.tensor_layouts import NETWORKS
+from qpeft.training.adapter_options import CountConfig
+from tests.settings import adapter_settings
+from tests.tiny_models import moved
 
 TARGETS = {"one": (16, 4), "two": (4, 16), "three": (16, 4), "four": (16, 16)}  # (out, in)
 
@@ -119,3 +130,190 @@ def test_circuits_make_networks_too():
     n_8, n_4 = 3 * 3 - 2, 3 * 2 - 2
     assert sum(p.numel() for p in made.parameters()) == 3 * (2 * n_8 + 2 * n_4 + 2) + 4 * n_8 + 2
     assert all(torch.linalg.matrix_rank(update) == 4 for update in updates(made).values())
+
+
+# ---- as a tuner
+
+
+class Layers(nn.Module):
+    """Linear layers of 16 x 16, 16 x 36 and 36 x 16 outputs and inputs, one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.three = nn.Linear(16, 16), nn.Linear(16, 36), nn.Linear(36, 16)
+
+    def forward(self, x):
+        return self.three(torch.tanh(self.two(torch.tanh(self.one(x)))))
+
+
+X = torch.linspace(-2, 2, 5 * 16).sin().view(5, 16)
+SHAPES = {"one": (16, 16), "two": (36, 16), "three": (16, 36)}
+
+
+def config(network="tensor_train", **options):
+    options = {"modes": 4, "parametrization": "cayley", "r": 2, "lora_alpha": 6} | options
+    return QuantumPEFTConfig(target_modules=list(SHAPES), network=network, **options)
+
+
+def adapted(network="tensor_train", seed=0, **options):
+    """With an adapter at its start."""
+    base = Layers()
+    torch.manual_seed(seed)
+    return get_peft_model(base, config(network, **options)).eval()
+
+
+def trained(network="tensor_train", **options):
+    return moved(adapted(network, **options), by=0.3)
+
+
+WAYS = {
+    **{name: {"network": name} for name in NETWORKS},
+    "of circuits": {"network": "tensor_ring", "parametrization": "pauli", "reps": 2},
+    "two modes": {"network": "tucker", "modes": 2, "parametrization": "taylor", "intrinsic_rank": 1},
+    "signs": {"network": "tucker", "diagonal": "rademacher"},
+    "squares": {"network": "tensor_ring", "measurement": "square"},
+    "quantised": {"network": "hierarchical_tucker", "bits": 4, "group_size": 2},
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_start_is_the_identity(name):
+    assert torch.equal(adapted(**WAYS[name])(X), Layers()(X))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_update_is_alpha_over_k_times_the_network(network):
+    model, reference = trained(network), Layers()
+    banks = model.base_model.lora_bank["default"]
+    with torch.no_grad():
+        for name, (rows, columns) in SHAPES.items():
+            dense = banks.networks[f"{rows}x{columns}"]()[0]
+            layer = model.base_model.model.get_submodule(name)
+            torch.testing.assert_close(layer.get_delta_weight("default"), 3 * dense)
+            reference.get_submodule(name).weight += 3 * dense
+        torch.testing.assert_close(model(X), reference(X), rtol=1e-4, atol=1e-5)
+        assert (model(X) - Layers()(X)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_it_trains_every_number(name):
+    model = trained(**WAYS[name]).train()
+    model(X).square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_saved_merged_and_exported_it_gives_the_same(name, tmp_path):
+    model = trained(**WAYS[name])
+    with torch.no_grad():
+        expected = model(X)
+        model.save_pretrained(tmp_path / "own")
+        loaded = PeftModel.from_pretrained(Layers(), tmp_path / "own").eval()
+        assert torch.equal(loaded(X), expected)
+        export_lora(loaded, tmp_path / "lora")
+        plain = PeftModel.from_pretrained(Layers(), tmp_path / "lora")
+        assert type(plain.peft_config["default"]) is LoraConfig
+        torch.testing.assert_close(plain(X), expected, rtol=1e-4, atol=1e-5)
+        model.merge_adapter()
+        torch.testing.assert_close(model(X), expected, rtol=1e-4, atol=1e-5)
+        model.unmerge_adapter()
+        torch.testing.assert_close(model.merge_and_unload()(X), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [*RANKS.items(), ("of circuits", 4), ("two modes", 2), ("signs", 2 * 4), ("squares", 2 * 4), ("quantised", 2)],
+)
+def test_the_rank_of_the_exported_lora(name, rank, tmp_path):
+    export_lora(trained(**WAYS[name]), tmp_path)
+    data = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (data["peft_type"], data["r"], data["lora_alpha"], data["rank_pattern"]) == ("LORA", rank, rank, {})
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert saved["base_model.model.two.lora_A.weight"].shape == (rank, 16)
+
+
+def test_what_the_tuner_trains():
+    model = adapted("tensor_ring", r=3)
+    triangle = {size: size * 3 - 6 for size in (3 * 4, 3 * 6)}
+    expected = 4 * triangle[12] + 3 + 2 * (2 * triangle[12] + 2 * triangle[18] + 3)
+    assert model.get_nb_trainable_parameters()[0] == expected
+    assert model.peft_config["default"].resolved["num_parameters"] == expected
+    assert model.peft_config["default"].resolved["num_frozen"] == 0
+
+
+def test_quantised_numbers_are_packed_in_files(tmp_path):
+    trained("cp", bits=4, group_size=3).save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    # Four frames of 4 rows have 4 * 5 numbers, two to a byte.
+    assert saved["base_model.lora_bank.networks.16x16.frames.by_size.4.entries.codes"].numel() == 10
+    assert saved["base_model.lora_bank.networks.16x16.diagonal.weight"].dtype == torch.float32
+
+
+def test_compiled_it_is_one_graph():
+    torch._dynamo.reset()
+    model = trained("tensor_ring").train()
+    backend = CompileCounterWithBackend("aot_eager")
+    found = []
+    for call in (model, torch.compile(model, backend=backend, fullgraph=True)):
+        model.zero_grad()
+        out = call(X)
+        out.square().mean().backward()
+        found.append([out.detach(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    assert backend.frame_count == 1
+
+
+def test_sizes_of_modes_survive_a_file(tmp_path):
+    options = {"modes": (2, 8, 4, 4), "network": "cp"}
+    base = nn.Sequential(nn.Linear(16, 16))
+    model = get_peft_model(base, QuantumPEFTConfig(target_modules=["0"], r=2, **options))
+    model.save_pretrained(tmp_path)
+    assert QuantumPEFTConfig.from_pretrained(tmp_path).modes == [2, 8, 4, 4]
+    PeftModel.from_pretrained(nn.Sequential(nn.Linear(16, 16)), tmp_path)
+
+
+def test_a_network_on_the_command_line():
+    settings = CountConfig(**adapter_settings(method="quantum-peft", rank=2, network="cp", modes=4)).settings
+    made = METHODS["quantum-peft"].peft_config(settings, "CAUSAL_LM")
+    assert (made.network, made.modes, made.r) == ("cp", 4, 2)
+
+
+@pytest.mark.parametrize("change", [{"network": "cp"}, {"modes": 2}, {"network": None, "modes": None}])
+def test_another_network_is_no_saved_adapter(change, tmp_path):
+    trained().save_pretrained(tmp_path)
+    data = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(data | change))
+    with pytest.raises(ConfigError, match=f"cannot be rebuilt: its config's .*{next(iter(change))}.* changed"):
+        PeftModel.from_pretrained(Layers(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modes": 4}, r"modes needs a network; set network to cp or tensor_train or .* or leave it out"),
+        ({"network": "tensor_rang"}, r"unknown tensor network 'tensor_rang'. Did you mean 'tensor_ring'"),
+        ({"network": "cp", "modes": 1}, r"modes is 1; it must be a whole number of at least 2"),
+        ({"network": "cp", "modes": 4.0}, r"modes is 4.0; it must be"),
+        ({"network": "cp", "modes": [4, True, 4, 4]}, r"modes is \[4, True, 4, 4\]; it must be"),
+    ],
+)
+def test_settings_that_cannot_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        QuantumPEFTConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modes": 6}, r"one: a 16 x 16 matrix does not fold into 6 modes: for example modes=2 or 4 or 8"),
+        ({"modes": 8}, r"two: a 36 x 16 matrix does not fold into 8 modes: for example modes=2 or 4 or modes="),
+        ({"modes": [4, 4, 4, 4]}, r"two: modes \(4, 4, 4, 4\) do not fold a 36 x 16 matrix: .* product is 576"),
+        ({"network": "cp", "r": 5}, r"one: rank 5 is above the smallest mode of cp, 4"),
+    ],
+)
+def test_modes_that_do_not_fold_a_layer_name_it(options, message):
+    base = Layers()
+    with pytest.raises(ConfigError, match=message):
+        get_peft_model(base, config(**options))
+    assert not any(module._forward_pre_hooks for module in base.modules())

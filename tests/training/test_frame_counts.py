@@ -2,6 +2,7 @@ import pytest
 
 from qpeft.adapters.quantum_peft import QuantumPEFTConfig
 from qpeft.generators.frames.counts import CONVENTIONS
+from qpeft.generators.tensor_layouts import NETWORKS
 from qpeft.training.adapter_options import CountConfig
 from qpeft.training.counting import count
 from qpeft.training.frame_counts import FrameCounts
@@ -115,3 +116,57 @@ def test_the_numbers_put_in_for_nodes():
     nodes = {"parametrization": "node", "node_size": 9}
     assert list(frames((729, 9), **nodes).working())[:2] == ["N = 9: 1 * 36 = 36", "N = 729: 7 * 36 = 252"]
     assert list(frames((729, 9), sublayers="fig7", **nodes).working())[1] == "N = 729: 5 * 36 = 180"
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        # Two layers of 64 x 64 and a 16 x 16; modes of 8 and of 4, K = 3.
+        (
+            {"network": "tensor_train", "modes": 4},
+            {"triangle-strict": 2 * (2 * 18 + 2 * 66 + 3) + 2 * 6 + 2 * 30 + 3,
+             "printed": 2 * (8 * 3 * 8 - 3 * 7) + 4 * 3 * 8 - 3 * 7},
+        ),
+        (
+            {"network": "tucker", "modes": 4},
+            {"triangle-strict": 2 * (4 * 18 + 81) + 4 * 6 + 81, "printed": 2 * (4 * 8 * 3 + 81 - 24) + 48 + 81 - 24},
+        ),
+        (
+            {"network": "tensor_ring", "modes": 4},  # printed: K (D K + 1) / 2 = 19.5 less, for each layer
+            {"triangle-strict": 2 * (4 * 66 + 3) + 4 * 30 + 3,
+             "printed": 2 * (4 * 8 * 9) + 4 * 4 * 9 - 3 * 19.5},
+        ),
+        ({"network": "cp"}, {"triangle-strict": 2 * (2 * 186 + 3) + 2 * 42 + 3}),
+        ({"network": "hierarchical_tucker", "modes": 4, "triangle": "diagonal"}, {
+            "triangle-diagonal": 2 * (4 * 21 + 2 * 24 + 3) + 4 * 9 + 2 * 24 + 3,
+        }),
+        ({"network": "cp", "modes": 4, "parametrization": "pauli"}, {"eq2-single": 2 * (4 * 7 + 3) + 4 * 4 + 3}),
+        ({"network": "cp", "modes": 4, "parametrization": "pauli", "ansatz": "ry_cnot"}, {}),
+    ],
+)  # fmt: skip
+def test_of_a_network_what_trains_and_the_printed_formula(settings, rows):
+    found = frames((64, 64), (16, 16), (64, 64), **{"parametrization": "cayley", **settings})
+    assert {row.name: row.numbers for row in found.conventions} == rows
+    assert [row.name for row in found.conventions if row.trains] == list(rows)[:1]
+    assert {row.published for row in found.conventions} <= {"none"}
+
+
+def test_modes_that_differ_have_no_printed_formula():
+    found = frames((16, 64), network="tensor_train", modes=4, parametrization="cayley")
+    assert [row.name for row in found.conventions] == ["triangle-strict"]
+
+
+def test_the_numbers_put_in_for_a_network():
+    found = frames((16, 64), (16, 64), network="tensor_train", modes=4, parametrization="cayley")
+    assert list(found.working()) == [
+        "N = 4: 4 * 3 - 6 = 6", "N = 8: 8 * 3 - 6 = 18", "N = 12: 12 * 3 - 6 = 30", "N = 24: 24 * 3 - 6 = 66",
+        "2 layer(s) 16 x 64: modes 4 x 4 x 8 x 8, frames 6 + 30 + 66 + 18 + centre 3 = 123",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("settings", [{}, {"parametrization": "taylor", "intrinsic_rank": 1}])
+def test_what_a_network_trains_is_counted(gpt2_folder, network, settings):
+    found = counted(gpt2_folder, targets=["c_attn", "attn.c_proj"], rank=2, network=network, modes=2, **settings)
+    (row,) = (row for row in found.frames.conventions if row.trains)
+    assert row.numbers == found.trained

@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from qpeft.adapters import (
     AdditivePrefixConfig,
@@ -24,7 +25,7 @@ from qpeft.adapters import (
     QuantumPEFTConfig,
     SoRAConfig,
 )  # fmt: skip
-from tests.contracts.methods.frames import Frames
+from tests.contracts.methods.frames import Frames, Rings
 from tests.tiny_models import IDS, PIXELS, bert, gpt2, llama, vit
 
 GENERATOR = ("mapping.layers.0.bias", "mapping.layers.0.weight", "mapping.layers.1.bias", "mapping.layers.1.weight",
@@ -158,6 +159,10 @@ METHODS = (
         {"r": 2, "parametrization": "cayley", "bits": 3, "kappa": 1.0, "group_size": 8},
         frames=Frames("triangle", bits=3, adaptive=True), models=(LLAMA,), **QUANTUM,
     ),
+    Method(
+        "quantum-ring", QuantumPEFTConfig, {"r": 2, "network": "tensor_ring", "parametrization": "cayley"},
+        frames=Rings("triangle"), models=(GPT2,), **QUANTUM,
+    ),
 )  # fmt: skip
 
 
@@ -181,11 +186,12 @@ class Case:
         torch.manual_seed(0)
         return get_peft_model(base, self.config()).eval()
 
-    def layers(self) -> dict[str, tuple[int, ...]]:
-        """The adapted layers and the shapes of their weights; none for a prefix."""
+    def layers(self) -> dict[str, tuple[int, int]]:
+        """The adapted layers and (out_features, in_features) of each; none for a prefix."""
         base = self.model.make()
         names = self.adapted().base_model.targeted_module_names if self.method.wraps_layers else ()
-        return {name: tuple(base.get_submodule(name).weight.shape) for name in names}
+        shapes = {name: tuple(base.get_submodule(name).weight.shape) for name in names}
+        return {n: s[::-1] if isinstance(base.get_submodule(n), Conv1D) else s for n, s in shapes.items()}
 
     def in_file(self) -> dict[str, int | None]:
         """The tensors of a file and, where arithmetic tells, how many numbers each has."""

@@ -56,6 +56,24 @@ class Frames:
         return {f"{name}.codes": codes, f"{name}.scale": groups, f"{name}.zero": groups, f"{name}.bits": bits}
 
 
+@dataclass(frozen=True)
+class Rings(Frames):
+    """Tensor rings of two modes, rows and columns, and bonds of 2: one network for each shape, (out, in).
+
+    Its frames have two rows for each of the matrix's rows and columns.
+    """
+
+    def in_file(self, shapes: list[tuple[int, int]]) -> Numbers:
+        return {
+            f"networks.{rows}x{columns}.{name}": number
+            for (rows, columns), layers in Counter(shapes).items()
+            for name, number in Frames.in_file(self, [(2 * rows, 2 * columns)] * layers).items()
+        }
+
+    def calls(self, shapes: list[tuple[int, int]]) -> int:
+        return sum(Frames.calls(self, [shape]) for shape in set(shapes))
+
+
 def _two_design(size: int) -> dict[str, int]:
     return {"angles": 3 * int(math.log2(size)) - 2}
 
