@@ -18,6 +18,9 @@ def frame_facts(config: Any) -> list[str]:
     circuits = [Circuit.from_dict(data) for data in resolved["circuits"]]
     trained, frozen, shapes = resolved.get("num_parameters"), resolved.get("num_frozen"), resolved["targets"]
     rank_1 = sum(fan_out + fan_in for fan_out, fan_in in shapes)
+    update, bonds = "U diag(l) V^T; U and V have orthonormal columns", "rank K of each update"
+    if config.network is not None:
+        update, bonds = f"a {config.network} network of matrices with orthonormal columns", "rank K of its bonds"
     own = {
         name: value for name, value in resolved["settings"].items()
         if value is not None and name not in ("parametrization", "r", "ansatz")
@@ -25,14 +28,13 @@ def frame_facts(config: Any) -> list[str]:
     facts = [
         *([f"trained numbers: {trained:,}; LoRA of rank 1 trains {rank_1:,} on the same layers"] if trained else []),
         *([f"frozen numbers, saved with them: {frozen:,}"] if frozen else []),
-        f"layers: {len(shapes)}; rank K of each update: {config.r}",
+        f"layers: {len(shapes)}; {bonds}: {config.r}",
         f"parametrization of the frames: {config.parametrization}",
         *(f"{name}: {value}" for name, value in own.items()),
     ]
     return [
         "## What generates the weights", "",
-        "Each update is lora_alpha / r * U diag(l) V^T; U and V have orthonormal columns (Quantum-PEFT, arXiv "
-        "2503.05431).", "",
+        f"Each update is lora_alpha / r * {update} (Quantum-PEFT, arXiv 2503.05431).", "",
         *(f"- {fact}" for fact in facts), "",
         *(drawings(circuits) if circuits else []),
         f"No quantum advantage is claimed: frames of all sizes are computed classically. `qpeft export` writes the "

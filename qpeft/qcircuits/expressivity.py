@@ -199,12 +199,13 @@ def divergence_from_haar(
     )
 
 
-def check(circuit: Circuit, samples: int) -> None:
+def check(circuit: Circuit, samples: int, seed: int = 0) -> None:
     """Raises `ConfigError` if random angles of the circuit cannot be sampled: what was given, what is allowed."""
     if circuit.num_parameters == 0:
         raise ConfigError("the circuit has no angles to draw at random; give one with at least 1 parameter")
     if samples < 2:
         raise ConfigError(f"samples is {samples}; it must be at least 2")
+    Draws(seed)  # refuses what is no seed
     needed, free = 2 * _bytes_of_a_state(circuit), available_bytes(torch.device("cpu"))
     if needed > max(free, WORTH_CHECKING):
         fitting = circuit.num_qubits - (needed // free).bit_length()
@@ -229,7 +230,7 @@ def _bytes_of_a_state(circuit: Circuit) -> int:
 @torch.no_grad()
 def _states(circuit: Circuit, samples: int, group: int, seed: int, progress: Progress | None) -> Iterator[Tensor]:
     """States at random angles, in chunks (B, group, D); the angles do not depend on the size of the chunks."""
-    check(circuit, samples)
+    check(circuit, samples, seed)
     draws = Draws(seed)
     generator = draws.stream(draws.next(), Purpose.FORWARD).generator()
     rows = max(1, CHUNK_BYTES // (group * _bytes_of_a_state(circuit)))
