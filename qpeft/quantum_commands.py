@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.box import SIMPLE, SIMPLE_HEAD
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn, track
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from qpeft.analysis_command import analyse
 from qpeft.engines import ENGINES, GRAMMAR, EngineEntry
 from qpeft.errors import ConfigError
 from qpeft.noise.devices import snapshot_names
 from qpeft.noise.survey import survey
 from qpeft.qcircuits import ANSATZE
-from qpeft.qcircuits.haar import haar_entanglement
 from qpeft.qcircuits.interop.rendering import FORMATS, render
 
-if TYPE_CHECKING:
-    from qpeft.circuit_analysis import Row
-
 circuit_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
+    no_args_is_help=True, rich_markup_mode="markdown",
     help="Ansätze: list them, show one in any format, and analyse what states they reach.",
-)
+)  # fmt: skip
 console = Console()
 
 
@@ -134,95 +130,7 @@ def show(
     console.print(f"Written: {output}", highlight=False, markup=False, soft_wrap=True)
 
 
-@circuit_app.command(name="analyse")
-def analyse(
-    ansatze: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ANSATZ]...", help=f"of {', '.join(ANSATZE)} (all of them)", show_default=False),
-    ] = None,
-    qubits: Annotated[str, typer.Option(help="numbers of qubits, with commas between")] = "4",
-    reps: Annotated[str, typer.Option(help="numbers of layers, with commas between")] = "1,2,4,8",
-    samples: Annotated[
-        int, typer.Option(help="pairs of states, and states for the entanglement, of each circuit")
-    ] = 5000,
-    bins: Annotated[int, typer.Option(help="bins of the histogram of fidelities")] = 75,
-    seed: Annotated[int, typer.Option(help="decides the random angles")] = 0,
-    output: Annotated[
-        Path | None, typer.Option(help="folder for the table (CSV) and two plots (PNG, SVG)", show_default=False)
-    ] = None,
-) -> None:
-    """Measure how much of the state space ansätze reach, and how entangled their states are.
-
-    - Expressibility: draw pairs of random angles, and compare the fidelities of the two states with those of
-    Haar-random states. The number is a Kullback-Leibler divergence in nats: 0 is as random as can be, and a circuit
-    that does nothing has (2^N - 1) ln(bins). Finite samples raise it a little; the text below the table says how much.
-
-    - To real states: a circuit of real gates (ry, cnot) never reaches all states, so it is also compared with random
-    states of real amplitudes.
-
-    - Entangling capability: the mean Meyer-Wallach entanglement of the states; 0 where all are products, 1 for GHZ
-    states.
-
-    All after Sim, Johnson and Aspuru-Guzik (arXiv 1905.10876); ± is one standard error. For a circuit of your own:
-    qpeft.qcircuits.expressivity, or give it a name by qpeft.register_ansatz.
-
-    Example: qpeft circuit analyse ry_cnot rx_cnot --qubits 4,6 --reps 1,2,4,8,16 --output runs/expressivity
-    """
-    from qpeft.circuit_analysis import Settings, floor, plan, total_work, write_plots, write_table
-    from qpeft.circuit_analysis import analyse as run
-
-    settings = Settings(samples, bins, seed)
-    sizes, layers = _whole_numbers("--qubits", qubits), _whole_numbers("--reps", reps)
-    points = plan(list(dict.fromkeys(ansatze or ANSATZE)), sizes, layers, settings)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)  # now, since a folder that cannot be is no use after the work
-    rows: list[Row] = []
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=console,
-        transient=True, disable=not console.is_terminal,
-    ) as display:  # fmt: skip
-        task = display.add_task("Sampling", total=total_work(points, settings))
-        for row in run(points, settings, lambda work: display.advance(task, work)):
-            rows.append(row)
-            if output is not None:
-                write_table(output, rows, settings)  # an interrupted analysis keeps what it has
-    console.print(_analysis_table(rows))
-    for size in sizes:
-        console.print(
-            f"Haar-random states of {size} qubit(s), {samples:,} samples: expressibility about "
-            f"{floor(size, settings):.4f}, entanglement {haar_entanglement(size):.3f} (real states: "
-            f"{haar_entanglement(size, 'real'):.3f}).", highlight=False,
-        )  # fmt: skip
-    if output is not None:
-        write_plots(output, rows, settings)
-        console.print(f"Table and plots: {output}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _analysis_table(rows: list[Row]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("ansatz", overflow="fold")
-    for column in ("qubits", "reps", "angles", "depth", "expressibility", "to real\nstates", "entangling\ncapability"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.ansatz, str(row.qubits), str(row.reps), str(row.parameters), str(row.depth),
-            _with_error(row.expressibility, row.expressibility_error),
-            _with_error(row.real_expressibility, row.real_expressibility_error),
-            _with_error(row.entangling_capability, row.entangling_capability_error),
-        )  # fmt: skip
-    return table
-
-
-def _with_error(value: float | None, error: float | None) -> str:
-    return "" if value is None else f"{value:.3f}±{error:.3f}"
-
-
-def _whole_numbers(flag: str, text: str) -> list[int]:
-    """The numbers given on the command line, each once, in order."""
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise ConfigError(f"{flag} is {text!r}; give whole numbers with commas between, e.g. 2,4") from None
+circuit_app.command(name="analyse")(analyse)
 
 
 def _numbers(text: str | None, number: int) -> list[float] | None:

@@ -1,0 +1,199 @@
+"""Expressibility and entangling capability of ansätze against qubits and layers: `qpeft circuit analyse`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qpeft.errors import ConfigError
+from qpeft.files import write_text
+from qpeft.qcircuits import ANSATZE, Circuit
+from qpeft.qcircuits.expressivity import check, divergence_from_haar, entangling_capability, pair_fidelities
+from qpeft.qcircuits.haar import haar_entanglement, log_haar_masses
+from qpeft.training.plots import COLOURS, LINE_STYLES, figure
+
+TABLE = "expressivity.csv"
+PLOTS = ("expressibility", "entangling_capability")  # each as PNG and SVG
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the descriptors are sampled; see `qpeft.qcircuits.expressivity`."""
+
+    samples: int
+    bins: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """An ansatz of one size, whose circuit can be sampled."""
+
+    ansatz: str
+    qubits: int
+    reps: int
+    circuit: Circuit
+
+    @property
+    def work(self) -> int:
+        """Amplitudes that pass through operations for each state."""
+        amplitudes: int = 2**self.qubits
+        return amplitudes * len(self.circuit.operations)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found at a point: the columns of the table. Nats; `real_...` is None where gates are complex."""
+
+    ansatz: str
+    qubits: int
+    reps: int
+    parameters: int
+    depth: int
+    expressibility: float
+    expressibility_error: float
+    expressibility_bias: float
+    real_expressibility: float | None
+    real_expressibility_error: float | None
+    entangling_capability: float
+    entangling_capability_error: float
+
+
+def plan(names: Sequence[str], qubits: Sequence[int], reps: Sequence[int], settings: Settings) -> list[Point]:
+    """All combinations, each checked before any work.
+
+    Raises:
+        ConfigError: Unknown ansatz, settings outside what is allowed, or a circuit that has no angles or does not fit;
+            the message names it.
+    """
+    log_haar_masses(2, settings.bins)
+    points = []
+    for name in names:
+        for num_qubits in qubits:
+            for layers in reps:
+                circuit = ANSATZE[name](num_qubits, layers)
+                try:
+                    check(circuit, settings.samples, settings.seed)
+                except ConfigError as error:
+                    raise ConfigError(f"{name} on {num_qubits} qubit(s) with reps={layers}: {error}") from None
+                points.append(Point(name, num_qubits, layers, circuit))
+    return points
+
+
+def analyse(points: Sequence[Point], settings: Settings, progress: Callable[[int], object]) -> Iterator[Row]:
+    """A row a point, as soon as it is there; `progress` is called with the work done, `total_work` in all."""
+    for point in points:
+        circuit, samples, seed = point.circuit, settings.samples, settings.seed
+
+        def pairs_done(number: int, work: int = point.work) -> None:
+            progress(2 * number * work)
+
+        def states_done(number: int, work: int = point.work) -> None:
+            progress(number * work)
+
+        fidelities = pair_fidelities(circuit, samples, seed, pairs_done)
+        found = divergence_from_haar(fidelities, point.qubits, settings.bins, seed)
+        real = divergence_from_haar(fidelities, point.qubits, settings.bins, seed, "real")
+        entangling = entangling_capability(circuit, samples, seed, states_done)
+        yield Row(
+            point.ansatz, point.qubits, point.reps, circuit.num_parameters, circuit.depth,
+            found.divergence, found.error, found.bias,
+            real.divergence if circuit.is_real else None, real.error if circuit.is_real else None,
+            entangling.mean, entangling.error,
+        )  # fmt: skip
+
+
+def total_work(points: Sequence[Point], settings: Settings) -> int:
+    return 3 * settings.samples * sum(point.work for point in points)
+
+
+def expected(num_qubits: int, settings: Settings, states: str = "complex", reference: str = "complex") -> float:
+    """The divergence from `reference` that so many samples of random states show, about.
+
+    The states' own, and (m - 1) / (2 samples) for finite samples, with m the expected number of occupied bins.
+    """
+    own, others = (log_haar_masses(2**num_qubits, settings.bins, kind) for kind in (states, reference))
+    masses = np.exp(own)
+    with np.errstate(divide="ignore"):  # a bin of mass 1 is occupied for certain
+        occupied = -np.expm1(settings.samples * np.log1p(-masses))
+    return float(masses @ (own - others) + (occupied.sum() - 1) / (2 * settings.samples))
+
+
+def write_table(folder: Path, rows: Sequence[Row], settings: Settings) -> None:
+    """Writes `expressivity.csv`: the rows, each with the settings that it was sampled with."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for kind in (Row, Settings) for field in fields(kind)])
+    writer.writerows([*astuple(row), *astuple(settings)] for row in rows)
+    write_text(folder / TABLE, text.getvalue())
+
+
+def write_plots(folder: Path, rows: Sequence[Row], settings: Settings) -> None:
+    """Writes each descriptor against the number of layers, with bars of one standard error."""
+    expressibility, entangling = ([folder / f"{name}.{suffix}" for suffix in ("png", "svg")] for name in PLOTS)
+    sizes = _sizes(rows)
+    kinds = ("complex", "real") if any(row.real_expressibility is not None for row in rows) else ("complex",)
+    with figure(*expressibility, size=(7.4, 4.0)) as axes:
+        _lines(axes, rows, "expressibility")
+        _levels(axes, rows, {kind: [expected(size, settings, kind) for size in sizes] for kind in kinds})
+        axes.set(yscale="log", ylabel="KL divergence from Haar-random states (nats)")
+    with figure(*entangling, size=(7.4, 4.0)) as axes:
+        _lines(axes, rows, "entangling_capability")
+        _levels(axes, rows, {kind: [haar_entanglement(size, kind) for size in sizes] for kind in kinds})
+        axes.set(ylim=(-0.02, 1.02), ylabel="mean Meyer-Wallach entanglement Q")
+
+
+def _lines(axes: Any, rows: Sequence[Row], value: str) -> None:
+    names, sizes = _names(rows), _sizes(rows)
+    for name in names:
+        for size in sizes:
+            points = sorted((row for row in rows if (row.ansatz, row.qubits) == (name, size)), key=lambda row: row.reps)
+            axes.errorbar(
+                [row.reps for row in points], [getattr(row, value) for row in points],
+                [getattr(row, f"{value}_error") for row in points], color=COLOURS[names.index(name) % len(COLOURS)],
+                linestyle=_style(sizes, size), marker="o", markersize=4, capsize=2,
+            )  # fmt: skip
+    reps = sorted({row.reps for row in rows})
+    if reps[0] > 0:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(reps, [str(number) for number in reps])
+    axes.minorticks_off()
+    axes.set_xlabel("number of layers (reps)")
+
+
+def _levels(axes: Any, rows: Sequence[Row], levels: dict[str, list[float]]) -> None:
+    """What random states show, as grey levels, and the legend: a colour an ansatz, a line style a number of qubits."""
+    from matplotlib.lines import Line2D
+
+    sizes, greys = _sizes(rows), ("0.3", "0.65")
+    handles = [
+        Line2D([], [], color=COLOURS[index % len(COLOURS)], marker="o", markersize=4, label=name)
+        for index, name in enumerate(_names(rows))
+    ]
+    for grey, (kind, values) in zip(greys, levels.items(), strict=False):
+        for size, value in zip(sizes, values, strict=True):
+            axes.axhline(value, color=grey, linewidth=1, linestyle=_style(sizes, size), zorder=1)
+        handles.append(Line2D([], [], color=grey, linewidth=1, label=f"random {kind} states"))
+    handles += [
+        Line2D([], [], color="0.3", linestyle=_style(sizes, size), label=f"{size} qubit{'s' * (size > 1)}")
+        for size in sizes
+    ]
+    axes.figure.legend(handles=handles, loc="outside right upper", alignment="left")
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.ansatz for row in rows))
+
+
+def _sizes(rows: Sequence[Row]) -> list[int]:
+    return sorted({row.qubits for row in rows})
+
+
+def _style(sizes: Sequence[int], size: int) -> str:
+    return LINE_STYLES[sizes.index(size) % len(LINE_STYLES)]
