@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +60,20 @@ class Bank(nn.Module, ABC):
         return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
 
 
+class Kept(NamedTuple):
+    """Generated tensors, and what they were made from.
+
+    Attributes:
+        weights: By layer and role.
+        numbers: The bank's, in one vector.
+        drawn: Whether they were drawn at random.
+    """
+
+    weights: Mapping[str, Weights]
+    numbers: Tensor
+    drawn: bool
+
+
 class WeightSource:
     """Runs a bank when its weights are needed, and keeps the result while the bank's numbers are unchanged.
 
@@ -66,48 +81,48 @@ class WeightSource:
     kept tensors serve until the bank's numbers change, so that decoding runs the circuit once, however many tokens
     follow. Whether they changed is decided by comparing the numbers themselves: fused optimisers and `.data` change
     them without a trace.
+
+    A bank that draws at random does so once for each state of its numbers: all passes between two steps of an optimiser
+    have the same draw, and what a backward pass computes again has it too.
     """
 
     def __init__(self, bank: Bank) -> None:
         self.bank = bank
-        self._weights: Mapping[str, Weights] | None = None
-        self._made_from: Tensor | None = None
-        self._drawn = False
-        self._has_graph = False
-        self._in_forward = False
+        self._with_graph: Kept | None = None  # of the last pass with gradients; a backward pass may ask for it
+        self._without_graph: Kept | None = None
+        self._pass: Mapping[str, Weights] | None = None  # from `begin_forward` to `end_forward`
+        self._seed, self._seed_is_for = 0, torch.empty(0)
 
     def begin_forward(self) -> None:
         """Called before a forward pass of the model: from here to `end_forward` the tensors stay the same."""
-        wants_graph = self._wants_graph()
-        drawn = self._draws()
-        if wants_graph or not self._is_current(drawn):
-            self._keep(wants_graph, drawn)
-        self._in_forward = True
+        if self._wants_graph():
+            self._with_graph = self._make(self._draws())
+            self._pass = self._with_graph.weights
+        else:
+            self._pass = self._unchanged(self._draws())
 
     def end_forward(self) -> None:
         """Called after a forward pass, whether it succeeded or not."""
-        self._in_forward = False
+        self._pass = None
 
     def __getitem__(self, layer: str) -> Weights:
-        if not self._in_forward:
-            weights: Weights = self._outside_forward(layer)
-            return weights
-        assert self._weights is not None
-        return self._weights[layer]
+        weights: Weights = self._outside_forward(layer) if self._pass is None else self._pass[layer]
+        return weights
 
     # What a backward pass recomputes may be compiled, but a compiler cannot ask whether it is in one.
     @untraced
     def _outside_forward(self, layer: str) -> Weights:
-        wants_graph, in_backward = self._wants_graph(), _in_backward()
-        # Merged and exported are the weights of evaluation, as a model is that is loaded from what they give.
-        drawn = in_backward and self._draws()
-        if wants_graph and not in_backward:
-            return self._generate(drawn)[layer]  # the graph of the last forward pass may be spent
+        in_backward = _in_backward()
+        if not self._wants_graph():
+            # Merged and exported are the weights of evaluation, as a model is that is loaded from what they give.
+            return self._unchanged(in_backward and self._draws())[layer]
+        if not in_backward:
+            return self._generate(self._draws())[layer]  # the graph of the last forward pass may be spent
         # In a backward pass a checkpointed block is computed again: with the tensors it was computed with.
-        if not (self._is_current(drawn) and self._has_graph == wants_graph):
-            self._keep(wants_graph, drawn)
-        assert self._weights is not None
-        return self._weights[layer]
+        if not self._is_current(self._with_graph, self._draws()):
+            self._with_graph = self._make(self._draws())
+        assert self._with_graph is not None
+        return self._with_graph.weights[layer]
 
     def _wants_graph(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.bank.parameters())
@@ -115,10 +130,20 @@ class WeightSource:
     def _draws(self) -> bool:
         return self.bank.training and self.bank.draws
 
+    def _unchanged(self, drawn: bool) -> Mapping[str, Weights]:
+        """The tensors without a graph: those that are kept, if they are what the bank would give now."""
+        if self._without_graph is None or not self._is_current(self._without_graph, drawn):
+            self._without_graph = self._make(drawn)
+        return self._without_graph.weights
+
+    def _make(self, drawn: bool) -> Kept:
+        return Kept(self._generate(drawn), self._numbers(), drawn)
+
     def _generate(self, drawn: bool) -> Mapping[str, Weights]:
         if drawn != self._draws():
             return self._as_evaluated()
-        with torch.autocast(self.bank.device.type, enabled=False):  # circuits need full precision
+        one_draw = self._one_draw() if drawn and not torch.compiler.is_compiling() else nullcontext()
+        with torch.autocast(self.bank.device.type, enabled=False), one_draw:  # circuits need full precision
             weights: Mapping[str, Weights] = self.bank()
         return weights
 
@@ -129,22 +154,25 @@ class WeightSource:
         finally:
             self.bank.train()
 
-    def _keep(self, has_graph: bool, drawn: bool) -> None:
-        self._weights, self._has_graph = self._generate(drawn), has_graph
-        self._made_from, self._drawn = self._numbers(), drawn
+    @contextmanager
+    def _one_draw(self) -> Iterator[None]:
+        """Whatever is drawn at random in here is the same until the bank's numbers change."""
+        numbers = self._numbers()
+        if not _equal(numbers, self._seed_is_for):
+            self._seed, self._seed_is_for = int(torch.randint(2**62, ())), numbers
+        device = self.bank.device
+        others = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(others, device_type="cuda" if device.type == "cpu" else device.type):
+            torch.manual_seed(self._seed)
+            yield
 
-    def _is_current(self, drawn: bool) -> bool:
-        """Whether the kept tensors are what the bank would give now (a graph aside)."""
-        if self._weights is None or self._made_from is None or torch.compiler.is_compiling():
+    def _is_current(self, kept: Kept | None, drawn: bool) -> bool:
+        """Whether kept tensors are what the bank would give now."""
+        if kept is None or torch.compiler.is_compiling() or kept.drawn != drawn:
             return False
-        if self._made_from.is_inference() != torch.is_inference_mode_enabled():
+        if kept.numbers.is_inference() != torch.is_inference_mode_enabled():
             return False  # what inference mode makes, autograd cannot use
-        if self._drawn != drawn:
-            return False
-        if self._has_graph and not _in_backward() and not self._wants_graph():
-            return False
-        now, then = self._numbers(), self._made_from
-        return (now.device, now.dtype) == (then.device, then.dtype) and torch.equal(now, then)
+        return _equal(self._numbers(), kept.numbers)
 
     @torch.no_grad()
     def _numbers(self) -> Tensor:
@@ -156,6 +184,10 @@ class WeightSource:
 
     def __reduce__(self) -> tuple[type[WeightSource], tuple[Bank]]:
         return WeightSource, (self.bank,)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return (one.device, one.dtype) == (other.device, other.dtype) and torch.equal(one, other)
 
 
 def _in_backward() -> bool:
@@ -199,4 +231,4 @@ class GeneratedLinear(GeneratedTensor):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        return F.linear(x, self.weight)
+        return F.linear(x, self.weight.to(x.device))  # a model may be spread over several devices

@@ -70,28 +70,46 @@ class Drawing(Bank):
         return {"layer": {"A": self.scale * (torch.rand(1) + 5 if self.training else torch.ones(1))}}
 
 
-@pytest.mark.parametrize("gradients", [True, False])
-def test_what_is_read_outside_of_passes_is_not_drawn(gradients):
-    bank = Drawing().train()
-    source = WeightSource(bank)
-    with torch.set_grad_enabled(gradients):
-        source.begin_forward()
-        drawn = source["layer"]["A"]
-        assert drawn > 9 and source["layer"]["A"] is drawn
-        source.end_forward()
-        assert source["layer"]["A"].item() == 2.0  # as evaluation has it: merged and exported weights
-        assert bank.training
-        source.begin_forward()
-        assert source["layer"]["A"] > 9
-        source.end_forward()
-        bank.eval()
-        source.begin_forward()
-        assert source["layer"]["A"].item() == 2.0
+def taken(source):
+    """What a pass computes with."""
+    source.begin_forward()
+    weight = source["layer"]["A"]
+    assert source["layer"]["A"] is weight
+    source.end_forward()
+    return weight
 
 
-def test_a_checkpointed_block_is_computed_again_with_the_weights_that_were_drawn():
-    bank = Drawing().train()
-    source = WeightSource(bank)
+@pytest.fixture
+def drawing():
+    return Drawing().train()
+
+
+def test_what_is_merged_or_exported_is_not_drawn(drawing):
+    source = WeightSource(drawing)
+    with torch.no_grad():
+        assert taken(source) > 9
+        assert source["layer"]["A"].item() == 2.0  # as evaluation has it
+        assert drawing.training
+        assert taken(source) > 9
+        drawing.eval()
+        assert taken(source).item() == 2.0
+
+
+def test_there_is_one_draw_for_one_state_of_the_numbers(drawing):
+    source = WeightSource(drawing)
+    first = taken(source)
+    assert torch.equal(taken(source), first) and torch.equal(source["layer"]["A"], first)
+    with torch.no_grad():
+        assert torch.equal(taken(source), first)
+        drawing.scale.mul_(1.5)
+    assert not torch.isclose(taken(source), 1.5 * first)
+    state = torch.get_rng_state()
+    taken(source)
+    assert torch.equal(torch.get_rng_state(), state)  # others' draws do not depend on how often it is asked
+
+
+def test_checkpointed_blocks_of_two_passes_are_computed_again_with_what_they_were_computed_with(drawing):
+    source = WeightSource(drawing)
     x = torch.ones(1, requires_grad=True)
     seen = []
 
@@ -99,11 +117,17 @@ def test_a_checkpointed_block_is_computed_again_with_the_weights_that_were_drawn
         seen.append(source["layer"]["A"].detach().clone())
         return x * source["layer"]["A"]
 
-    source.begin_forward()
-    y = checkpoint(block, x, use_reentrant=False)
-    source.end_forward()
-    y.sum().backward()
-    assert len(seen) == 2 and torch.equal(*seen) and seen[0] > 9
+    def forward():
+        source.begin_forward()
+        y = checkpoint(block, x, use_reentrant=False)
+        source.end_forward()
+        return y
+
+    total = forward() + forward()
+    with torch.no_grad():
+        forward()
+    total.sum().backward()
+    assert len(seen) == 5 and all(torch.equal(one, seen[0]) for one in seen) and seen[0] > 9
 
 
 def test_a_frozen_bank_makes_no_graph(bank, source):

@@ -55,14 +55,16 @@ class PromptSource(WeightSource):
 
     def take(self) -> list[Weights]:
         """The same; if they were read before this and nothing has changed since, those that were read."""
-        if not (self._in_forward and self._is_current(self._draws()) and self._has_graph == self._wants_graph()):
+        kept = self._with_graph if self._wants_graph() else self._without_graph
+        if kept is None or self._pass is not kept.weights or not self._is_current(kept, self._draws()):
             self.begin_forward()
+        layers = self._layers()
         self.end_forward()
-        return self._layers()
+        return layers
 
     def _layers(self) -> list[Weights]:
-        assert self._weights is not None
-        return list(self._weights.values())
+        assert self._pass is not None
+        return list(self._pass.values())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PromptSource:
         return PromptSource(copy.deepcopy(self.bank, memo))

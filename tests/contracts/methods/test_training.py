@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qpeft.errors import ConfigError
-from tests.contracts.methods.cases import adapter_parameters, differ, every, gradients
+from tests.contracts.methods.cases import GPT2, adapter_parameters, differ, every, gradients
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:.*{name}:FutureWarning")
@@ -74,6 +74,51 @@ def test_checkpointing_gives_the_same_gradients_or_is_refused(case, use_reentran
             case.gradients(model)
     else:
         torch.testing.assert_close(case.gradients(model), expected, rtol=1e-3, atol=1e-5)
+
+
+@every(lambda case: case.method.wraps_layers)
+def test_checkpointing_holds_two_passes_before_one_backward_and_one_without_gradients_in_between(case):
+    def both(model):
+        model.zero_grad()
+        total = case.loss(model.train(), slice(0, 1)) + case.loss(model, slice(1, 2))
+        with torch.no_grad():
+            case.loss(model)
+        total.backward()
+        return gradients(model)
+
+    model = case.trained()
+    expected = both(model)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.enable_input_require_grads()
+    torch.testing.assert_close(both(model), expected, rtol=1e-3, atol=1e-5)
+
+
+@every(lambda case: case.method.wraps_layers and case.model is GPT2)
+def test_an_inner_model_trains_the_adapter_too(case):
+    def inner(model, ids):
+        return model.get_base_model().transformer(ids).last_hidden_state
+
+    def whole(model, ids):
+        return model(ids, output_hidden_states=True).hidden_states[-1]
+
+    model, found = case.trained().train(), []
+    for call in (whole, inner):
+        model.zero_grad()
+        torch.manual_seed(0)
+        call(model, case.model.inputs["input_ids"]).square().sum().backward()
+        found.append({name: gradient for name, gradient in gradients(model).items() if gradient.any()})
+    assert found[0]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
+
+
+@every(lambda case: case.method.name == "quantum-rademacher")
+def test_signs_follow_the_mode_of_the_inner_model(case):
+    model = case.trained()
+    evaluated = case.logits(model)
+    model.train()
+    assert differ(case.logits(model), evaluated)
+    model.get_base_model().eval()
+    assert torch.equal(case.logits(model), evaluated)
 
 
 @every(lambda case: not case.method.wraps_layers)
