@@ -24,7 +24,7 @@ console = Console()
 def analyse(
     ansatze: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ANSATZ]...", help=f"of {', '.join(ANSATZE)} (all of them)", show_default=False),
+        typer.Argument(metavar="ANSATZ", help=f"of {', '.join(ANSATZE)} (all of them)", show_default=False),
     ] = None,
     qubits: Annotated[str, typer.Option(help="numbers of qubits, with commas between")] = "4",
     reps: Annotated[str, typer.Option(help="numbers of layers, with commas between")] = "1,2,4,8",
@@ -46,7 +46,7 @@ def analyse(
 
     - entangling capability: the mean Meyer-Wallach entanglement; 0 if all states are products, 1 for GHZ states.
 
-    ± is one standard error. The last rows say what so many samples of random states show: no circuit gets nearer.
+    ± is one standard error. The last rows say what so many samples of random states show, about the least to expect.
     Read the columns together: fidelities tell little about rx_cnot, whose states are more entangled than random ones.
 
     After Sim, Johnson and Aspuru-Guzik (arXiv 1905.10876). For circuits of your own, see qpeft.qcircuits.expressivity.

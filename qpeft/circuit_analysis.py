@@ -19,6 +19,7 @@ from qpeft.qcircuits.haar import haar_entanglement, log_haar_masses
 from qpeft.training.plots import COLOURS, LINE_STYLES, figure
 
 TABLE = "expressivity.csv"
+MARKERS = ("o", "s", "^", "D", "v", "P")  # lines may lie on each other
 PLOTS = ("expressibility", "entangling_capability")  # each as PNG and SVG
 
 
@@ -156,8 +157,8 @@ def _lines(axes: Any, rows: Sequence[Row], value: str) -> None:
             points = sorted((row for row in rows if (row.ansatz, row.qubits) == (name, size)), key=lambda row: row.reps)
             axes.errorbar(
                 [row.reps for row in points], [getattr(row, value) for row in points],
-                [getattr(row, f"{value}_error") for row in points], color=COLOURS[names.index(name) % len(COLOURS)],
-                linestyle=_style(sizes, size), marker="o", markersize=4, capsize=2,
+                [getattr(row, f"{value}_error") for row in points], linestyle=_style(sizes, size), capsize=2,
+                **_look(names.index(name)),
             )  # fmt: skip
     reps = sorted({row.reps for row in rows})
     if reps[0] > 0:
@@ -172,10 +173,7 @@ def _levels(axes: Any, rows: Sequence[Row], levels: dict[str, list[float]]) -> N
     from matplotlib.lines import Line2D
 
     sizes, greys = _sizes(rows), ("0.3", "0.65")
-    handles = [
-        Line2D([], [], color=COLOURS[index % len(COLOURS)], marker="o", markersize=4, label=name)
-        for index, name in enumerate(_names(rows))
-    ]
+    handles = [Line2D([], [], label=name, **_look(index)) for index, name in enumerate(_names(rows))]
     for grey, (kind, values) in zip(greys, levels.items(), strict=False):
         for size, value in zip(sizes, values, strict=True):
             axes.axhline(value, color=grey, linewidth=1, linestyle=_style(sizes, size), zorder=1)
@@ -193,6 +191,14 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 def _sizes(rows: Sequence[Row]) -> list[int]:
     return sorted({row.qubits for row in rows})
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Of an ansatz: hollow markers, so that those beneath are seen."""
+    return {
+        "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markerfacecolor": "none",
+        "markersize": 6,
+    }  # fmt: skip
 
 
 def _style(sizes: Sequence[int], size: int) -> str:

@@ -1,4 +1,5 @@
 import ast
+import csv
 import sys
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from qpeft.cli import main
 from qpeft.engines import ENGINES, EngineEntry
 from qpeft.qcircuits import ANSATZE, Circuit, ansatz
+from qpeft.qcircuits.expressivity import entangling_capability, expressibility
 from qpeft.qcircuits.interop import from_openqasm2, from_openqasm3, from_torchquantum
 from qpeft.quantum_commands import usage
 
@@ -148,3 +150,86 @@ def test_devices(qpeft, monkeypatch):
     assert "2025-02-26" in out and "ibm_fez" not in out
     code, _, told = qpeft("devices", "--qubits", 0)
     assert code == 2 and "--qubits is 0; it must be at least 1" in told
+
+
+ANALYSE = ("circuit", "analyse", "--samples", 200, "--bins", 10)
+
+
+def test_analyse_every_ansatz_in_80_columns(qpeft):
+    code, out, _ = qpeft(*ANALYSE, "--reps", "1,2")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    rows = [line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in ANSATZE]
+    assert [tuple(row[:4]) for row in rows] == [
+        (name, str(reps), str(ansatz(name, 4, reps).num_parameters), str(ansatz(name, 4, reps).depth))
+        for name in ANSATZE for reps in (1, 2)
+    ]  # fmt: skip
+    assert "0.824" in out and "0.778" in out  # (D - 2) / (D + 1), and + 2, of random states
+
+
+def test_analyse_writes_what_the_functions_find(qpeft, tmp_path):
+    code, out, _ = qpeft(
+        *ANALYSE, "rxrz_cnot", "ry_cnot", "--qubits", "2,3", "--reps", "3,1,1", "--seed", 5,
+        "--output", tmp_path / "new",
+    )  # fmt: skip
+    assert code == 0 and "Table and plots:" in out
+    with (tmp_path / "new" / "expressivity.csv").open(encoding="utf8") as file:
+        rows = list(csv.DictReader(file))
+    expected = [(name, qubits, reps) for name in ("rxrz_cnot", "ry_cnot") for qubits in (2, 3) for reps in (1, 3)]
+    assert [(row["ansatz"], int(row["qubits"]), int(row["reps"])) for row in rows] == expected
+    for row, point in zip(rows, expected, strict=True):
+        circuit = ansatz(*point)
+        found, entangling = expressibility(circuit, 200, 10, 5), entangling_capability(circuit, 200, 5)
+        assert float(row["expressibility"]) == pytest.approx(found.divergence)
+        assert float(row["expressibility_error"]) == pytest.approx(found.error)
+        assert float(row["expressibility_bias"]) == pytest.approx(found.bias)
+        assert float(row["entangling_capability"]) == pytest.approx(entangling.mean)
+        assert float(row["entangling_capability_error"]) == pytest.approx(entangling.error)
+        if circuit.is_real:
+            real = expressibility(circuit, 200, 10, 5, "real")
+            assert float(row["real_expressibility"]) == pytest.approx(real.divergence)
+            assert float(row["real_expressibility_error"]) == pytest.approx(real.error)
+        else:
+            assert row["real_expressibility"] == row["real_expressibility_error"] == ""
+        assert (row["parameters"], row["depth"]) == (str(circuit.num_parameters), str(circuit.depth))
+        assert (row["samples"], row["bins"], row["seed"]) == ("200", "10", "5")
+    for name in ("expressibility", "entangling_capability"):
+        assert (tmp_path / "new" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (tmp_path / "new" / f"{name}.svg").read_text(encoding="utf8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("ry_cnott",), "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
+        (("ry_cnot", "--reps", "1,0"), "ry_cnot on 4 qubit(s) with reps=0: the circuit has no angles to draw"),
+        (("--reps", "1-4"), "--reps is '1-4'; give whole numbers with commas between, e.g. 2,4"),
+        (("--qubits", "4,"), "--qubits is '4,'; give whole numbers with commas between"),
+        (("--qubits", "0"), "a circuit needs at least 1 qubit"),
+        (("--samples", "1"), "samples is 1; it must be at least 2"),
+        (("--bins", "1"), "bins is 1; it must be at least 2"),
+        (("--seed", "-1"), "seed is -1; it must be a whole number of at least 0"),
+        (
+            ("ry_cnot", "--qubits", "4,60"),
+            "ry_cnot on 60 qubit(s) with reps=1: a pair of states of 60 qubits does not fit",
+        ),
+        (("ry_cnot", "--qubits", "2000"), "a pair of states of 2000 qubits does not fit"),
+    ],
+)
+def test_analyse_refuses_before_any_work(qpeft, tmp_path, options, message):
+    code, out, err = qpeft(*ANALYSE, *options, "--output", tmp_path / "new")
+    assert (code, out) == (2, "")
+    assert message in words(err)
+    assert not (tmp_path / "new").exists()
+
+
+def test_analyse_into_a_file(qpeft, tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf8")
+    code, out, err = qpeft(*ANALYSE, "--output", tmp_path / "file")
+    assert (code, out) == (2, "")
+    assert "File exists" in err
+
+
+def test_analyse_teaches(qpeft):
+    out = words(qpeft("circuit", "analyse", "--help")[1])
+    assert all(text in out for text in ("Kullback-Leibler", "Meyer-Wallach", "--reps 1,2,4,8,16 --output", *ANSATZE))
