@@ -96,7 +96,7 @@ def _plot(title: str, points: dict[str, tuple[int, float, float]], metric: str, 
                 label=family if family == "LoRA" else f"Quantum-PEFT, {family}",
             )  # fmt: skip
     axes.axhline(before, color="#999999", linewidth=0.8)
-    axes.annotate("before", (axes.get_xlim()[0], before), color="#666666", va="bottom")
+    axes.text(0.99, before, "before", color="#666666", ha="right", va="top", transform=axes.get_yaxis_transform())
     axes.set(xscale="log", xlabel="trained numbers of the adapter", ylabel=metric.replace("_", " "), title=title)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
