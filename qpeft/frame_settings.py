@@ -17,7 +17,11 @@ from qpeft.generators.quantization import check_quantization
 from qpeft.generators.tensor_layouts import NETWORKS
 from qpeft.options import check_whole, is_whole, option
 
+# What stands for None.
+OTHER_SIZE = "single"
 GROUP_SIZE = 128  # arXiv 2503.05431, section 4.2
+KAPPA = 0.0
+MODES = 2
 _OF_FRAMES = ("intrinsic_rank", "order", "triangle", "init_scale", "truncate", "node_size", "sublayers")
 _OF_DIAGONALS = ("measurement", "tau")
 _OF_QUANTIZATION = ("group_size", "kappa")
@@ -106,7 +110,7 @@ class FrameSettings:
     @property
     def folds(self) -> int | list[int]:
         """How many modes a network has, or the size of each."""
-        return 2 if self.modes is None else self.modes
+        return MODES if self.modes is None else self.modes
 
     def _refuse_unused(self, kind: type, setting: str, name: str, settings: tuple[str, ...]) -> None:
         taken = [other for other in settings if other in _parameters(kind)]
@@ -115,9 +119,23 @@ class FrameSettings:
                 has = f"; it takes {', '.join(taken)}" if taken else ""
                 raise ConfigError(f"{other} is no setting of {setting} {name!r}{has}; leave it out")
 
+    def usual(self) -> dict[str, Any]:
+        """Settings that no frame knows, with the value that stands for None."""
+        found: dict[str, Any] = {}
+        if issubclass(FRAMES[self.parametrization], ActingFrame):
+            found["other_sizes"] = OTHER_SIZE
+        if self.bits is not None:
+            found |= {"group_size": GROUP_SIZE, "kappa": KAPPA}
+        if self.network is not None:
+            found["modes"] = MODES
+        return found
+
     def quantization(self) -> dict[str, Any]:
         """Group and kappa, as the functions of quantisation take them."""
-        return {"group": self.group_size or GROUP_SIZE, "kappa": self.kappa or 0.0}
+        return {
+            "group": GROUP_SIZE if self.group_size is None else self.group_size,
+            "kappa": KAPPA if self.kappa is None else self.kappa,
+        }
 
     def new_frame(self, size: int, columns: int, count: int, **circuit: Any) -> Frame:
         """`count` frames of one size.
@@ -137,7 +155,7 @@ class FrameSettings:
         if not issubclass(kind, ActingFrame) or is_power(size, self.node_size or 2):
             return make(size, columns, count)
         self._check_parts(size)
-        return OTHER_SIZES[self.other_sizes or "single"](size, columns, count, node=make)
+        return OTHER_SIZES[self.other_sizes or OTHER_SIZE](size, columns, count, node=make)
 
     def _check_parts(self, size: int) -> None:
         """Raises `ConfigError` unless nodes can make the powers of two that another size is put together from."""

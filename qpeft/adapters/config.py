@@ -14,7 +14,7 @@ from qpeft.adapters.built_config import CUSTOM, BuiltConfig, damaged
 from qpeft.adapters.card import generator_facts
 from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.peft_internals import QpeftType
-from qpeft.adapters.resolved import another_build, describe, is_resolved
+from qpeft.adapters.resolved import another_build, changed_settings, describe, is_resolved
 from qpeft.engines import check_engine, get_engine
 from qpeft.errors import ConfigError
 from qpeft.generator_settings import SETTING_NAMES, GeneratorSettings
@@ -74,7 +74,7 @@ class GeneratedConfig(BuiltConfig, GeneratorSettings):
             return None
         if [generator["target_size"] for generator in saved["generators"]] != list(sizes):
             return None
-        return saved if saved["settings"] == self.settings() else None
+        return None if changed_settings(saved["settings"], self.settings()) else saved
 
     def specs(self, pieces: Sequence[Piece]) -> list[QPASpec]:
         """The sizes of the generators: one in all, or one for each layer (`scope`).

@@ -16,8 +16,8 @@ def frame_facts(config: Any) -> list[str]:
     """
     resolved = config.resolved
     circuits = [Circuit.from_dict(data) for data in resolved["circuits"]]
-    trained, frozen, shapes = resolved.get("num_parameters"), resolved.get("num_frozen"), resolved["targets"]
-    rank_1 = sum(fan_out + fan_in for fan_out, fan_in in shapes)
+    trained, frozen, targets = resolved.get("num_parameters"), resolved.get("num_frozen"), resolved["targets"]
+    rank_1 = sum(fan_out + fan_in for _, fan_out, fan_in in targets)
     update, bonds = "U diag(l) V^T; U and V have orthonormal columns", "rank K of each update"
     if config.network is not None:
         update, bonds = f"a {config.network} network of matrices with orthonormal columns", "rank K of its bonds"
@@ -28,7 +28,7 @@ def frame_facts(config: Any) -> list[str]:
     facts = [
         *([f"trained numbers: {trained:,}; LoRA of rank 1 trains {rank_1:,} on the same layers"] if trained else []),
         *([f"frozen numbers, saved with them: {frozen:,}"] if frozen else []),
-        f"layers: {len(shapes)}; {bonds}: {config.r}",
+        f"layers: {len(targets)}; {bonds}: {config.r}",
         f"parametrization of the frames: {config.parametrization}",
         *(f"{name}: {value}" for name, value in own.items()),
     ]

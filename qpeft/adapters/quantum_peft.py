@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig
+from torch import nn
 
 from qpeft.adapters.built_config import CUSTOM, BuiltConfig, damaged
 from qpeft.adapters.frame_bank import FrameBank
@@ -16,17 +17,18 @@ from qpeft.adapters.frame_card import frame_facts
 from qpeft.adapters.lora_options import check_lora_options
 from qpeft.adapters.network_bank import NetworkBank
 from qpeft.adapters.peft_internals import GeneratedLoraModel, QpeftType, Shape, register
-from qpeft.adapters.resolved import another_build
+from qpeft.adapters.resolved import another_build, changed_settings
 from qpeft.errors import ConfigError
 from qpeft.frame_settings import FrameSettings
 from qpeft.generator_settings import check_ansatz
-from qpeft.generators.frames import FramePool, PauliFrame
+from qpeft.generators.diagonal import DiagonalNode
+from qpeft.generators.frames import FRAMES, FramePool, PauliFrame
 from qpeft.generators.packed_state import pack_on_save
-from qpeft.generators.spec import AnsatzLike
-from qpeft.options import check_whole, option
+from qpeft.options import check_whole, is_whole, option
 from qpeft.qcircuits import Circuit
 
 _SETTINGS = tuple(field.name for field in fields(FrameSettings))
+_DEFAULTS = tuple(name for name in _SETTINGS if name != "init_scale")  # which counts for nothing once numbers trained
 
 
 @dataclass
@@ -77,12 +79,14 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
 
     @staticmethod
     def is_resolved(data: Any) -> bool:
-        entries = {"targets": list, "circuits": dict}
+        if not isinstance(data, dict):
+            return False
+        parts = {"settings": dict, "defaults": dict, "targets": list, "circuits": list}
         return (
-            isinstance(data, dict)
-            and isinstance(data.get("settings"), dict)
-            and all(isinstance(data.get(name), list) for name in entries)
-            and all(isinstance(entry, kind) for name, kind in entries.items() for entry in data[name])
+            all(isinstance(data.get(name), kind) for name, kind in parts.items())
+            and set(data["defaults"]) <= {*_DEFAULTS, "reps"}
+            and all(isinstance(circuit, dict) for circuit in data["circuits"])
+            and all(_is_target(target) for target in data["targets"])
         )
 
     def settings(self) -> dict[str, Any]:
@@ -99,23 +103,17 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
             targets: Layer name to (out_features, in_features).
 
         Raises:
-            ConfigError: Sizes that cannot be, or settings that were changed since the adapter was saved.
+            ConfigError: Sizes that cannot be, or settings or layers that are not those of the saved adapter.
         """
         for name, shape in targets.items():
             if min(shape) < 2:
                 raise ConfigError(
                     f"{name} is {shape[0]} x {shape[1]}: frames have sizes of at least 2; leave the layer out"
                 )
-        shapes = [list(shape) for shape in targets.values()]
-        saved = self._saved_circuits(shapes)
-        given: dict[str, Any] = {"reps": self.reps, "ansatz": self.ansatz if saved is None else saved}
-        frame = partial(self.new_frame, **{name: value for name, value in given.items() if value is not None})
-        pack = None if self.bits is None else partial(pack_on_save, bits=self.bits, **self.quantization())
-        bank: FrameBank | NetworkBank
-        if self.network is None:
-            bank = FrameBank(targets, self.r, frame, self.new_diagonal, pack)
-        else:
-            bank = NetworkBank(targets, self.network, self.folds, self.r, frame, self.new_diagonal, pack)
+        saved = self._saved_build(targets)
+        if saved is not None:
+            targets = _as_shapes(saved["targets"])  # the numbers lie in the file in this order
+        bank = self._bank(targets, saved)
         if self.parametrization == "neumann" and not self.is_saved and bank.device.type != "meta":
             with torch.no_grad():
                 for pool in bank.modules():
@@ -129,34 +127,66 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
                 "cannot tell apart; give one that always returns the same"
             )
         self.resolved = {
-            "settings": self.settings(), "targets": shapes, "circuits": [circuit.to_dict() for circuit in circuits],
+            "settings": self.settings(),
+            "defaults": self._defaults(bank.modules()) | (saved["defaults"] if saved else {}),
+            "targets": [[name, *shape] for name, shape in targets.items()],
+            "circuits": [circuit.to_dict() for circuit in circuits],
             "num_parameters": sum(parameter.numel() for parameter in bank.parameters()), "num_frozen": bank.num_frozen,
         }  # fmt: skip
         return bank
 
-    def _saved_circuits(self, shapes: list[list[int]]) -> AnsatzLike | None:
-        """The circuits of the adapter as it was built, if there are any and the settings and shapes are still those.
+    def _bank(self, targets: dict[str, Shape], saved: dict[str, Any] | None) -> FrameBank | NetworkBank:
+        """A bank of these settings; what is left None is as in the saved adapter, if there is one."""
+        then = {"defaults": {}, "circuits": []} if saved is None else saved
+        given = {name: getattr(self, name) for name in (*_SETTINGS, "reps")}
+        given |= {name: value for name, value in then["defaults"].items() if given[name] is None}
+        circuit = {"reps": given.pop("reps"), "ansatz": self.ansatz}
+        if saved is not None and self.takes("ansatz"):
+            circuit["ansatz"] = _Saved({one.num_qubits: one for one in map(Circuit.from_dict, then["circuits"])})
+        made = FrameSettings(**given)
+        frame = partial(made.new_frame, **{name: value for name, value in circuit.items() if value is not None})
+        pack = None if self.bits is None else partial(pack_on_save, bits=self.bits, **made.quantization())
+        if made.network is None:
+            return FrameBank(targets, self.r, frame, made.new_diagonal, pack)
+        return NetworkBank(targets, made.network, made.folds, self.r, frame, made.new_diagonal, pack)
+
+    def _defaults(self, modules: Iterable[nn.Module]) -> dict[str, Any]:
+        """What the settings that were left None came to; another version of this package may have other defaults."""
+        came_to = self.usual()
+        for module in modules:
+            if isinstance(module, FRAMES[self.parametrization] | DiagonalNode):
+                came_to |= {name: getattr(module, name) for name in (*_DEFAULTS, "reps") if hasattr(module, name)}
+        return {name: value for name, value in came_to.items() if getattr(self, name) is None}
+
+    def _saved_build(self, targets: dict[str, Shape]) -> dict[str, Any] | None:
+        """`resolved`, if it was filled in for these layers and the settings are still those; else None.
 
         A config outlives its first model: it is changed, copied with `dataclasses.replace`, used on other models. One
         that was read from a file must not come out as another adapter.
         """
-        saved = self.resolved or {"settings": {}, "targets": [], "circuits": []}
+        saved = self.resolved or {"settings": {}, "targets": []}
         # A circuit or function that is at hand is not the one of the adapter that was built, whatever that was.
         now = self.settings() | ({} if isinstance(self.ansatz, str | None) else {"ansatz": self.ansatz})
-        if saved["settings"] == now and saved["targets"] == shapes:
-            circuits = {circuit.num_qubits: circuit for circuit in map(Circuit.from_dict, saved["circuits"])}
-            return _Saved(circuits) if self.takes("ansatz") else None
+        differs = _differences(_as_shapes(saved["targets"]), targets)
+        if not changed_settings(saved["settings"], now) and not differs:
+            return self.resolved
         if self.resolved is None and self.ansatz == CUSTOM:
             raise ConfigError(
                 "ansatz is 'custom', a circuit of the user's own that this config does not hold: it was written before "
                 "an adapter was built. Give the circuit again as ansatz"
             )
         if self.ansatz == CUSTOM or self.is_saved:
-            made_for, given = _named(saved["targets"]), _named(shapes)
-            order = " in another order" if made_for == given else ""
-            differs = f"it was made for layers of {made_for}, and this model's targets are {given}{order}"
-            raise another_build(saved["settings"], now, differs if saved["targets"] != shapes else None)
+            raise another_build(saved["settings"], now, differs)
         return None
+
+
+def _is_target(entry: Any) -> bool:
+    """Whether data read from a file can be a layer and its shape: name, out_features, in_features."""
+    return isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str) and all(map(is_whole, entry[1:]))
+
+
+def _as_shapes(targets: list[list[Any]]) -> dict[str, Shape]:
+    return {name: (rows, columns) for name, rows, columns in targets}
 
 
 class _Saved(dict[int, Circuit]):
@@ -169,10 +199,21 @@ class _Saved(dict[int, Circuit]):
         raise damaged("resolved", f"circuits of {', '.join(map(str, self)) or 'no'} qubits, not of {num_qubits}")
 
 
-def _named(shapes: list[list[int]]) -> str:
-    """Shapes as text, equal ones once."""
-    numbers = Counter(tuple(shape) for shape in shapes)
-    return ", ".join(f"{number} x {shape}" for shape, number in sorted(numbers.items()))
+def _differences(then: dict[str, Shape], now: dict[str, Shape]) -> str | None:
+    """How the layers of a model differ from those that an adapter was made for, in whatever order; None if they do not.
+
+    The first three differences are named.
+    """
+    lacking = [f"this model's targets have no {name}, for which it was made" for name in then if name not in now]
+    added = [f"it was not made for {name}, which this model's targets have" for name in now if name not in then]
+    resized = [
+        f"{name} is {' x '.join(map(str, now[name]))} here and was {' x '.join(map(str, shape))}"
+        for name, shape in then.items()
+        if name in now and now[name] != shape
+    ]
+    found = lacking + added + resized
+    more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+    return f"{'; '.join(found[:3])}{more}" if found else None
 
 
 class QuantumPEFTModel(GeneratedLoraModel):

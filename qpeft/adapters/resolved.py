@@ -44,6 +44,11 @@ def describe(specs: Sequence[QPASpec]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def changed_settings(saved: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Names of the settings that are not as they were saved; one that is not there, as in older files, is None."""
+    return [name for name in {**settings, **saved} if saved.get(name) != settings.get(name)]
+
+
 def another_build(saved: dict[str, Any], settings: dict[str, Any], sizes: str | None) -> ConfigError:
     """The error where a saved adapter would come out as another one.
 
@@ -52,7 +57,7 @@ def another_build(saved: dict[str, Any], settings: dict[str, Any], sizes: str | 
         settings: Those now.
         sizes: How the model differs, if it does.
     """
-    changed = [name for name, value in settings.items() if saved.get(name) != value]
+    changed = changed_settings(saved, settings)
     problems = [f"its config's {', '.join(changed)} changed since it was built"] if changed else []
     return ConfigError(
         f"the saved adapter cannot be rebuilt: {'; '.join(problems + ([sizes] if sizes else []))}. Load it unchanged "

@@ -13,9 +13,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 
+from qpeft import frame_settings
 from qpeft.adapters import QuantumPEFTConfig, export_lora
 from qpeft.errors import ConfigError
 from qpeft.generators.frames import FRAMES, Frame, PauliFrame
+from qpeft.generators.frames.triangle import TriangularFrame
 from qpeft.qcircuits import CircuitBuilder, ansatz
 from tests.tiny_models import IDS, gpt2, llama, logits, moved
 
@@ -460,6 +462,9 @@ DAMAGES = {
     "circuits that are none": (lambda resolved: resolved.update(circuits=["x"]), "resolved is .*damaged"),
     "no targets": (lambda resolved: resolved.pop("targets"), "resolved is .*damaged"),
     "targets that are none": (lambda resolved: resolved.update(targets=[3]), "resolved is .*damaged"),
+    "a target without a name": (lambda resolved: resolved["targets"][0].pop(0), "resolved is .*damaged"),
+    "no defaults": (lambda resolved: resolved.pop("defaults"), "resolved is .*damaged"),
+    "defaults of no setting": (lambda resolved: resolved["defaults"].update(ordre=3), "resolved is .*damaged"),
     "other settings": (lambda resolved: resolved.update(settings={}), "cannot be rebuilt"),
 }
 
@@ -476,13 +481,17 @@ def test_a_damaged_config_is_refused(sound, tmp_path, name):
 @pytest.mark.parametrize(
     ("base", "message"),
     [
+        (lambda: gpt2(vocabulary=90), "rebuilt: lm_head is 90 x 32 here and was 100 x 32. Load it unchanged"),
         (
-            lambda: gpt2(vocabulary=90),
-            r"layers of 2 x \(96, 32\), 1 x \(100, 32\), and .* 1 x \(90, 32\), 2 x \(96, 32\)",
+            lambda: gpt2(layers=1),
+            r"rebuilt: this model's targets have no transformer\.h\.1\.attn\.c_attn, for which it was made. Load it",
         ),
-        (lambda: gpt2(layers=1), r"layers of 2 x \(96, 32\), 1 x \(100, 32\), and .* 1 x \(96, 32\), 1 x \(100, 32\)"),
+        (
+            lambda: gpt2(layers=6),
+            r"not made for transformer\.h\.2\.attn\.c_attn, which this model's targets have;.* \(and 1 more\)",
+        ),
     ],
-    ids=["vocabulary", "layers"],
+    ids=["vocabulary", "fewer layers", "more layers"],
 )
 def test_another_model_is_refused(sound, base, message):
     model = base()
@@ -491,10 +500,98 @@ def test_another_model_is_refused(sound, base, message):
     assert_untouched(model)
 
 
-def test_layers_in_another_order_are_refused(tmp_path):
-    on_layers((4, 8), (8, 4)).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"are 1 x \(4, 8\), 1 x \(8, 4\) in another order"):
-        PeftModel.from_pretrained(Layers((8, 4), (4, 8)), tmp_path)
+class Named(nn.Module):
+    """Layers registered in a given order, which compute the same in any."""
+
+    def __init__(self, order=("query", "value", "out")):
+        super().__init__()
+        layers = {}
+        torch.manual_seed(0)
+        for name, shape in {"query": (8, 8), "value": (8, 8), "out": (8, 5)}.items():
+            layers[name] = nn.Linear(*shape, bias=False)
+        for name in order:
+            setattr(self, name, layers[name])
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.value(torch.tanh(self.query(x)))))
+
+
+BANKS = {"frames": {"diagonal": "rademacher"}, "networks": {"network": "cp", "parametrization": "cayley"}}
+
+
+@pytest.mark.parametrize("name", BANKS)
+def test_layers_registered_in_another_order_get_their_own_weights(tmp_path, name):
+    options, x = {"r": 2, "task_type": None} | BANKS[name], torch.linspace(-2, 2, 24).sin().view(3, 8)
+    model = moved(get_peft_model(Named(), config(["query", "value", "out"], **options))).eval()
+    model.save_pretrained(tmp_path / "one")
+    loaded = PeftModel.from_pretrained(Named(["out", "value", "query"]), tmp_path / "one").eval()
+    assert torch.equal(loaded(x), model(x)) and not torch.allclose(model(x), Named()(x), atol=1e-2)
+    loaded.save_pretrained(tmp_path / "two")  # from where it still fits both
+    assert torch.equal(PeftModel.from_pretrained(Named(), tmp_path / "two").eval()(x), model(x))
+
+
+@pytest.mark.parametrize("name", BANKS)
+def test_layers_of_other_names_and_equal_shapes_are_refused(tmp_path, name):
+    get_peft_model(Named(), config(["query"], task_type=None, r=2, **BANKS[name])).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": ["value"]}))
+    with pytest.raises(ConfigError, match="have no query, for which it was made; it was not made for value, which"):
+        PeftModel.from_pretrained(Named(), tmp_path)
+
+
+DEFAULTS = {
+    "pauli": ({}, {"truncate": "columns", "other_sizes": "single", "measurement": "identity"}),
+    "node": (
+        {"parametrization": "node", "node_size": 2},
+        {"sublayers": "eq2", "reps": 1, "other_sizes": "single", "measurement": "identity"},
+    ),
+    "taylor": (
+        {"parametrization": "taylor", "bits": 4, "diagonal": "rademacher"},
+        {"order": 18, "triangle": "strict", "intrinsic_rank": 3, "group_size": 128, "kappa": 0.0, "tau": 1.0},
+    ),
+    "network": (
+        {"network": "cp", "parametrization": "givens", "triangle": "diagonal"},
+        {"modes": 2, "truncate": "columns", "intrinsic_rank": 3, "measurement": "identity"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_what_settings_left_out_came_to_is_saved(tmp_path, name):
+    options, expected = DEFAULTS[name]
+    trained(**options).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["resolved"]["defaults"] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "name", "value"),
+    [
+        ({"parametrization": "taylor"}, (FRAMES["taylor"].__init__, "__kwdefaults__"), "order", 2),
+        ({"parametrization": "cayley"}, (TriangularFrame.__init__, "__kwdefaults__"), "triangle", "diagonal"),
+        (
+            {"parametrization": "node", "node_size": 2}, (FRAMES["node"].__init__, "__kwdefaults__"), "sublayers",
+            "fig7",
+        ),
+        ({"parametrization": "node", "node_size": 2}, (FRAMES["node"].__init__, "__kwdefaults__"), "reps", 2),
+        ({}, (frame_settings, "__dict__"), "OTHER_SIZE", "pad"),
+        ({"parametrization": "cayley", "bits": 4}, (frame_settings, "__dict__"), "GROUP_SIZE", 8),
+        ({"parametrization": "cayley", "bits": 4}, (frame_settings, "__dict__"), "KAPPA", 1.0),
+        ({"parametrization": "cayley", "network": "cp"}, (frame_settings, "__dict__"), "MODES", [8, 12, 4, 8]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_another_default_leaves_saved_adapters_as_they_are(tmp_path, monkeypatch, options, place, name, value):
+    model = trained(targets=["c_attn"], init_scale=1.5 if "order" in name else None, **options)
+    expected, before = logits(model), {key: t.shape for key, t in model.base_model.bank().state_dict().items()}
+    model.save_pretrained(tmp_path / "one")
+    monkeypatch.setitem(getattr(*place), name, value)
+    loaded = PeftModel.from_pretrained(gpt2(), tmp_path / "one")
+    assert torch.equal(logits(loaded), expected)
+    loaded.save_pretrained(tmp_path / "two")
+    assert torch.equal(logits(PeftModel.from_pretrained(gpt2(), tmp_path / "two")), expected)
+    fresh = trained(targets=["c_attn"], **options)  # the default did change
+    after = {key: t.shape for key, t in fresh.base_model.bank().state_dict().items()}
+    assert after != before or name == "order"
 
 
 def test_a_config_that_was_used_may_be_changed_for_a_new_adapter(sound):
@@ -650,12 +747,14 @@ def test_at_the_start_only_the_diagonal_moves_and_then_everything():
 
 def test_signs_are_drawn_in_training_alone():
     model = moved(adapted(diagonal="rademacher"), by=0.5)
-    expected = logits(model)
+    expected, weight = logits(model), model.base_model.bank().diagonal.weight
     assert torch.equal(logits(model), expected)
     model.train()
-    torch.manual_seed(0)
-    drawn = [model(IDS).logits.detach() for _ in range(4)]
-    assert any(not torch.equal(one, drawn[0]) for one in drawn[1:])
+    start, drawn = weight.detach().clone(), []
+    for step in (1, 2, 3, 0):  # signs are drawn once for each state of the numbers
+        weight.data = start + 1e-3 * step
+        drawn.append(model(IDS).logits.detach())
+    assert any((one - drawn[0]).abs().max() > 0.01 for one in drawn[1:])
     logits(model)  # without gradients, in training mode: what is kept of it is a sample
     model.eval()
     assert torch.equal(logits(model), expected)
