@@ -23,12 +23,14 @@ class PaddedFrame(Frame):
         columns: K.
         count: Number of frames.
         node: Makes the padded frames.
-        orthonormalize: Whether to make the columns orthonormal: P R^{-1} with the Cholesky factor R^T R = P^T P of the
-            cut P, (N, K). That is smooth in P and costs O(N K^2). In float32 the error grows with P's condition number
-            squared: small unless nearly all of a column lies in the rows cut off.
+        orthonormalize: Whether to make the columns orthonormal: the Q of P = Q R, R with a positive diagonal, of the
+            cut P, (N, K). That is smooth in P and costs O(N K^2). It is orthonormal up to rounding; where K is near N,
+            columns of P may nearly depend on each other, and the gradients are large. Looking at that makes a GPU wait
+            once a call.
 
     Raises:
-        ConfigError: A number outside what is allowed.
+        ConfigError: A number outside what is allowed. At the call: columns to make orthonormal that depend on each
+            other.
 
     Example:
         >>> frame = PaddedFrame(768, 3)  # from 1024
@@ -36,7 +38,7 @@ class PaddedFrame(Frame):
         28
         >>> bool(frame.orthogonality_error() < 1e-5), bool((frame().norm(dim=1) <= 1 + 1e-5).all())
         (False, True)
-        >>> bool(PaddedFrame(768, 3, orthonormalize=True).orthogonality_error() < 1e-4)
+        >>> bool(PaddedFrame(768, 3, orthonormalize=True).orthogonality_error() < 1e-5)
         True
     """
 
@@ -57,9 +59,19 @@ class PaddedFrame(Frame):
         frames: Tensor = self.padded()[:, : self.size]
         if not self.orthonormalize:
             return frames
-        upper = torch.linalg.cholesky(frames.mT @ frames, upper=True)
-        orthonormal: Tensor = torch.linalg.solve_triangular(upper, frames, upper=True, left=False)
-        return orthonormal
+        # Not by a Cholesky factor of P^T P: its condition number is squared, which in float32 costs the orthonormality
+        # and at last the factor, where K is near N.
+        orthonormal, upper = torch.linalg.qr(frames)
+        scales = upper.diagonal(dim1=-2, dim2=-1)
+        left = scales.detach().abs().amin(1)
+        if not bool((left > torch.finfo(left.dtype).eps).all()):
+            raise ConfigError(
+                f"the first {self.size} of {self.padded.size} rows of frame {int(left.argmin())} of {self.count} do "
+                f"not have {self.columns} independent columns, so they cannot be made orthonormal; take "
+                "other_sizes='single' or 'full' (ShannonFrame), fewer columns (a lower rank), or another circuit"
+            )
+        frame: Tensor = orthonormal * scales.detach().sign()[:, None]
+        return frame
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, orthonormalize={self.orthonormalize}"

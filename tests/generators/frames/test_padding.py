@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from qpeft.errors import ConfigError
+from qpeft.generators.frames.base import Frame
 from qpeft.generators.frames.cayley import CayleyFrame
 from qpeft.generators.frames.padding import PaddedFrame
 from qpeft.generators.frames.pauli import PauliFrame
@@ -43,6 +44,47 @@ def test_orthonormalized(size):
     assert frame.orthogonality_error().max() < 1e-12
     U, P = frame().detach(), cut().detach()
     torch.testing.assert_close(U @ (U.mT @ P), P)  # the same column space
+
+
+@pytest.mark.parametrize(("size", "columns"), [(9, 9), (5, 5), (12, 12), (768, 4), (513, 16)])
+def test_orthonormal_in_single_precision_with_as_many_columns_as_rows_too(size, columns):
+    """Of the squared cut, float32 has lost the smallest of its singular values."""
+    torch.manual_seed(0)
+    frame = PaddedFrame(size, columns, 200 if size < 100 else 8, orthonormalize=True)
+    frames = frame()
+    assert frames.dtype == torch.float32
+    assert frame.orthogonality_error().max() < 1e-5
+    (frames * torch.randn_like(frames)).sum().backward()
+    assert frame.padded.angles.grad.isfinite().all()
+
+
+def test_the_columns_are_those_of_gram_and_schmidt():
+    """With a positive diagonal of R, they do not jump between signs as the numbers move."""
+    torch.manual_seed(1)
+    frame, cut = PaddedFrame(12, 5, 7, orthonormalize=True).double(), PaddedFrame(12, 5, 7).double()
+    cut.load_state_dict(frame.state_dict())
+    for U, P in zip(frame().detach(), cut().detach(), strict=True):
+        columns = []
+        for column in P.T:
+            left = column - sum((other @ column) * other for other in columns)
+            columns.append(left / left.norm())
+        torch.testing.assert_close(U, torch.stack(columns, 1))
+
+
+class Permuted(Frame):
+    """The first columns of a permutation; the third column is below row 12."""
+
+    def __init__(self, size, columns, count):
+        super().__init__(size, columns, count)
+        self.scale = torch.nn.Parameter(torch.ones(count))
+
+    def forward(self):
+        return torch.eye(16)[:, [0, 3, 15]].expand(self.count, -1, -1) * self.scale[:, None, None]
+
+
+def test_columns_that_depend_on_each_other_are_named():
+    with pytest.raises(ConfigError, match=r"first 12 of 16 rows of frame 0 of 2 .* not have 3 independent .*'single'"):
+        PaddedFrame(12, 3, 2, node=Permuted, orthonormalize=True)()
 
 
 def test_a_power_of_two_is_the_frame_itself():
