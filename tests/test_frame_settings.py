@@ -99,6 +99,23 @@ def test_sizes_that_nodes_cannot_make_are_named(size, way, part):
         frame(size, parametrization="node", node_size=4, other_sizes=way)
 
 
+@pytest.mark.parametrize("way", [None, "single", "full"])
+def test_rows_of_a_decomposition_are_refused(way):
+    with pytest.raises(ConfigError, match=r"keeps columns alone; use truncate='columns', or other_sizes='pad'"):
+        frame(24, truncate="rows", other_sizes=way)
+    assert frame(16, truncate="rows", other_sizes=way).truncate == "rows"
+
+
+def test_rows_of_a_padded_circuit_are_those_of_its_matrix():
+    torch.manual_seed(0)
+    rows, whole = frame(24, truncate="rows", other_sizes="pad"), frame(32, columns=32)
+    whole.load_state_dict(rows.padded.state_dict())
+    cut = whole()[:, :3, :24].mT
+    torch.testing.assert_close(
+        rows(), torch.linalg.qr(cut)[0] * torch.linalg.qr(cut)[1].diagonal(0, 1, 2).sign()[:, None]
+    )
+
+
 def test_diagonals_take_their_settings():
     real = FrameSettings(measurement="square").new_diagonal(3, 2)
     assert (type(real), real.measurement, real.size, real.count) == (RealDiagonal, "square", 3, 2)

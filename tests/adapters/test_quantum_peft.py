@@ -62,7 +62,7 @@ def on_layers(*shapes, **options):
 
 PAULI = {
     "pauli": {},
-    "rows": {"truncate": "rows"},
+    "rows": {"truncate": "rows", "other_sizes": "pad"},
     "deep": {"reps": 3, "ansatz": "ry_cnot"},
     "full": {"other_sizes": "full"},
     "pad": {"other_sizes": "pad"},
@@ -314,7 +314,8 @@ def ways(draw):
     if kind in ("taylor", "neumann"):
         options |= {"order": draw(st.integers(1, 5)), "init_scale": 0.1}
     if kind in ("pauli", "givens", "householder"):
-        options |= {"truncate": draw(st.sampled_from(["columns", "rows"]))}
+        rows = kind != "pauli" or options["other_sizes"] == "pad"
+        options |= {"truncate": draw(st.sampled_from(["columns", "rows"] if rows else ["columns"]))}
     options |= draw(st.sampled_from([{}, {"diagonal": "rademacher"}, {"measurement": "square"}]))
     if draw(st.booleans()):
         options |= {"bits": draw(st.integers(1, 8)), "group_size": 1, "kappa": draw(st.sampled_from([0.0, 1.0]))}
@@ -663,6 +664,9 @@ BAD = {
     "parts of a node": (
         [(16, 36)], {"parametrization": "node", "node_size": 4, "r": 2},
         "size N = 36: they are put together from frames of size 32, 4, .* powers of 4 alone, not 32",
+    ),
+    "rows of a decomposition": (
+        [(16, 12)], {"truncate": "rows"}, "size N = 12: truncate is 'rows', .* or other_sizes='pad'"
     ),
     "DoRA": ([], {"use_dora": True}, "use_dora=True is not available for Quantum-PEFT"),
     "ranks of one's own": ([], {"rank_pattern": {"layer.0": 2}}, "rank_pattern=.* is not available for Quantum-PEFT"),

@@ -42,7 +42,8 @@ class ShannonFrame(ActingFrame):
         angles: (count, N2) or (count, 1) in radians, uniform in [-pi, pi] at the start.
 
     Raises:
-        ConfigError: A power of two, a node that cannot act, or another setting outside what is allowed.
+        ConfigError: A power of two, a node that cannot act or that keeps rows, or another setting outside what is
+            allowed.
 
     Example:
         >>> frame = ShannonFrame(768, 3)  # 512 + 256
@@ -121,6 +122,12 @@ def _factor(
         raise ConfigError(
             f"{type(frame).__name__} cannot act on a block of columns, as the factors of ShannonFrame do; use it "
             "without ShannonFrame, if it takes any size, or give PauliFrame or NodeFrame"
+        )
+    if isinstance(frame, PauliFrame) and frame.truncate != "columns":
+        # Of transposed nodes it would be columns of a matrix that is neither Q nor Q^T.
+        raise ConfigError(
+            f"truncate is {frame.truncate!r}, and a cosine-sine decomposition keeps columns alone; use "
+            "truncate='columns', or other_sizes='pad' (PaddedFrame) with rows"
         )
     return frame
 

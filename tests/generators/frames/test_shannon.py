@@ -180,6 +180,7 @@ class TestTraining:
         (16, {}, "N = 16 is a power of two and needs no decomposition"),
         (12, {"angles": "none"}, "angles is 'none'; it must be 'full' .* or 'single'"),
         (12, {"node": CayleyFrame}, "CayleyFrame cannot act on a block"),
+        (12, {"node": partial(PauliFrame, truncate="rows")}, "truncate is 'rows', .* columns alone; use .*'pad'"),
     ],
 )
 def test_refused(size, options, message):
