@@ -19,9 +19,11 @@ from qpeft.export_command import export
 from qpeft.options import build, with_options
 from qpeft.quantum_commands import circuit_app, devices, engines
 from qpeft.terminal import quiet
+from qpeft.trainability_command import gradient_variance
 from qpeft.training.adapter_options import CountConfig
 from qpeft.training.config import TrainConfig
 from qpeft.training.runs import read_settings
+from qpeft.training.trainability_config import StudyConfig
 
 if TYPE_CHECKING:
     from qpeft.training.tasks import Task
@@ -144,6 +146,7 @@ app.command(name="methods")(methods)
 app.command(name="engines")(engines)
 app.command(name="devices")(devices)
 app.command(name="export")(export)
+app.command(name="gradient-variance")(with_options(StudyConfig, required=())(gradient_variance))
 app.add_typer(circuit_app, name="circuit")
 
 

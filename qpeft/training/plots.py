@@ -17,8 +17,8 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def figure(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[Any]:
-    """Axes in the house style; saved to every path, in the format of its suffix, when the block ends.
+def canvas(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[Any]:
+    """An empty figure in the house style; saved to every path, in the format of its suffix, when the block ends.
 
     Needs no display. `size` is width and height in inches.
     """
@@ -28,13 +28,20 @@ def figure(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[An
     from matplotlib.figure import Figure
 
     with mpl.rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
-        canvas = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(canvas)
-        yield canvas.add_subplot()
+        empty = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(empty)
+        yield empty
         for path in paths:
             temporary = path.with_name(f".{path.name}")
-            canvas.savefig(temporary, format=path.suffix.removeprefix("."))
+            empty.savefig(temporary, format=path.suffix.removeprefix("."))
             temporary.replace(path)
+
+
+@contextmanager
+def figure(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[Any]:
+    """The axes of a `canvas` with one plot."""
+    with canvas(*paths, size=size) as empty:
+        yield empty.add_subplot()
 
 
 def loss_plot(

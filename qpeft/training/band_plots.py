@@ -1,0 +1,131 @@
+"""Plots of positive values with confidence bands, in panels, with derived lines to hold them against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qpeft.training.plots import canvas
+
+REFERENCE_STYLES = ("--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+PANELS_A_ROW = 3
+
+
+@dataclass(frozen=True)
+class BandLine:
+    """A line of positive values with a confidence band.
+
+    Attributes:
+        label: Its name.
+        xs: Where its points are.
+        values: Their heights.
+        lows: Lower ends of the band.
+        highs: Upper ends.
+    """
+
+    label: str
+    xs: Sequence[float]
+    values: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+
+
+@dataclass(frozen=True)
+class ReferenceLine:
+    """A derived line that measured ones are held against.
+
+    Attributes:
+        label: Its name in the legend; lines of one name share an entry.
+        xs: Where its points are.
+        values: Their heights.
+        of: Label of the measured line whose colour it takes; the common grey if None.
+    """
+
+    label: str
+    xs: Sequence[float]
+    values: Sequence[float]
+    of: str | None = None
+
+
+@dataclass(frozen=True)
+class BandPanel:
+    """One panel: its title, the measured lines and the derived ones."""
+
+    title: str
+    lines: Sequence[BandLine]
+    references: Sequence[ReferenceLine]
+
+
+def bands_plot(
+    paths: Sequence[Path], panels: Sequence[BandPanel], xlabel: str, ylabel: str, legend: str, log_x: bool = False
+) -> None:  # fmt: skip
+    """Panels side by side that share their axes, the heights on a logarithmic scale.
+
+    Colours run from dark to light with the order of the labels (cividis, which colour-blind readers see alike), and
+    every label has a marker of its own.
+
+    Args:
+        paths: Where to save.
+        panels: The panels; three in a row.
+        xlabel: Label of the horizontal axes.
+        ylabel: Label of the vertical axes, with its unit.
+        legend: Title of the legend: what the lines differ in.
+        log_x: Whether the horizontal scale is logarithmic to base 2.
+    """
+    from matplotlib.lines import Line2D
+
+    labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
+    shades = dict(zip(labels, _shades(len(labels)), strict=True))
+    markers = {label: MARKERS[place % len(MARKERS)] for place, label in enumerate(labels)}
+    names = list(dict.fromkeys(reference.label for panel in panels for reference in panel.references))
+    dashes = {name: REFERENCE_STYLES[place % len(REFERENCE_STYLES)] for place, name in enumerate(names)}
+    columns = min(len(panels), PANELS_A_ROW)
+    rows = -(-len(panels) // columns)
+    handles: dict[str, Any] = {}
+    ticks = sorted({x for panel in panels for line in panel.lines for x in line.xs}) if log_x else None
+    with canvas(*paths, size=(2.0 + 2.3 * columns, 0.7 + 2.2 * rows)) as drawing:
+        grid = list(drawing.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+        for axes, panel in zip(grid, panels, strict=False):
+            for reference in panel.references:
+                colour = "0.25" if reference.of is None else shades[reference.of]
+                axes.plot(
+                    reference.xs, reference.values, color=colour, linestyle=dashes[reference.label], linewidth=1.2
+                )
+                handles[reference.label] = Line2D([], [], color="0.25", linestyle=dashes[reference.label])
+            for line in panel.lines:
+                colour = shades[line.label]
+                (handles[line.label],) = axes.plot(
+                    line.xs, line.values, color=colour, marker=markers[line.label], markersize=3.5, linewidth=1.2
+                )
+                axes.fill_between(line.xs, line.lows, line.highs, color=colour, alpha=0.25, linewidth=0)
+            _scale(axes, panel.title, ticks)
+        for below, axes in enumerate(grid[len(panels) :], len(panels) - columns):
+            grid[below].xaxis.set_tick_params(labelbottom=True)  # nothing stands below it
+            axes.remove()
+        drawing.supxlabel(xlabel, fontsize="medium")
+        drawing.supylabel(ylabel, fontsize="medium")
+        drawing.legend(
+            [handles[name] for name in (*labels, *names)], [*labels, *names], title=legend, alignment="left",
+            loc="outside right upper",
+        )  # fmt: skip
+
+
+def _scale(axes: Any, title: str, ticks: Sequence[float] | None) -> None:
+    """Ticks make the horizontal scale logarithmic, to base 2."""
+    axes.set_title(title, fontsize="medium")
+    axes.set_yscale("log")
+    if ticks is not None:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _shades(number: int) -> list[Any]:
+    """Colours from dark to light, their lightest end left out: it is hard to see on white."""
+    import matplotlib as mpl
+
+    return [mpl.colormaps["cividis"](0.85 * place / max(1, number - 1)) for place in range(number)]

@@ -1,0 +1,155 @@
+"""How large a circuit's gradients are at random angles: the variance of dL/dtheta against qubits and layers.
+
+Where it falls exponentially with the number of qubits, training from random angles cannot start (barren plateaus,
+McClean et al., Nature Commun. 9, 4812 (2018)); how fast it falls depends on the cost (Cerezo et al., Nature Commun. 12,
+1791 (2021)), on depth, and on what is between the circuit and the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress
+
+from qpeft.errors import ConfigError
+from qpeft.options import check_whole
+from qpeft.qcircuits.seeding import Draws
+from qpeft.training.trainability_gradients import OBSERVABLES, cost_gradients, draw_angles
+from qpeft.training.trainability_points import Circuits, Point, plan_points
+from qpeft.training.trainability_raw import RawGradients
+from qpeft.training.trainability_references import is_one_product_layer, one_layer_global, two_design
+from qpeft.training.trainability_statistics import Array, Bootstrap, Decay, Spread, fit_decay, layers_of, spread
+
+
+@dataclass(frozen=True)
+class VarianceRow:
+    """The variance of dL/dtheta at one point.
+
+    Attributes:
+        ansatz: Name of the ansatz, or of a circuit of one's own.
+        num_qubits: N.
+        reps: Layers of the ansatz, or repetitions of the circuit.
+        observable: "global" or "local".
+        engine: What ran the circuit.
+        initialisations: Number of random angles.
+        spread: The variances: averaged over all angles, over those of each layer, and of each.
+        two_design: What an angle between two 2-designs would have, real ones if the circuit is real.
+        one_layer: What each angle has in a layer of RY or RX with CNOTs; None for other points.
+    """
+
+    ansatz: str
+    num_qubits: int
+    reps: int
+    observable: str
+    engine: str
+    initialisations: int
+    spread: Spread
+    two_design: float
+    one_layer: float | None
+
+    @property
+    def variance(self) -> float:
+        """The average over all angles."""
+        return self.spread.all.variance
+
+
+def gradient_variance(
+    circuits: Circuits, qubits: Sequence[int] = (2, 4, 6, 8), reps: Sequence[int] = (1, 4, 16),
+    observables: Sequence[str] = tuple(OBSERVABLES), engines: Sequence[str] = ("exact",), initialisations: int = 200,
+    seed: int = 0, bootstrap: Bootstrap | None = None, folder: Path | None = None, display: Progress | None = None,
+) -> list[VarianceRow]:  # fmt: skip
+    """Variances of dL/dtheta over angles drawn uniformly from (-pi, pi), at every combination of what is given.
+
+    Equal angles serve every observable and engine. Engines with shots estimate gradients by the parameter-shift rule
+    from as many shots a circuit, so that their variance is that of the gradient and of the estimate together.
+
+    Args:
+        circuits: Names of ansätze, a circuit, a function (num_qubits, reps) -> Circuit, or a dict of such by name.
+        qubits: Numbers of qubits; a circuit of one's own keeps its own.
+        reps: Numbers of layers; a circuit of one's own is repeated so often, with angles of its own each time.
+        observables: "global", |0...0><0...0|, and "local", Z on qubit 0.
+        engines: What runs the circuits, e.g. "exact", "exact:1024", "pauli@ibm_torino".
+        initialisations: Number of random angles at each point.
+        seed: Decides what is drawn.
+        bootstrap: How confidence bands are made.
+        folder: Where the raw derivatives are kept; points that are there already are not run again.
+        display: Shows a bar while points run.
+
+    Raises:
+        ConfigError: Fewer than 2 initialisations, a circuit without trainable angles, one that does not fit into
+            memory, or an unknown name; before anything runs.
+        RunError: The folder holds another experiment's derivatives.
+
+    Example:
+        >>> rows = gradient_variance("ry_cnot", qubits=[2, 4, 6], reps=[1], observables=["global"])
+        >>> [row.num_qubits for row in rows], rows[0].one_layer  # (1/8) (3/8)^(N-1)
+        ([2, 4, 6], 0.046875)
+        >>> round(decays(rows)[0].decay.rate)  # log2(3/8) = -1.4
+        -1
+    """
+    points = plan_points(circuits, qubits, reps, observables, engines)
+    return variances(points, initialisations, seed, bootstrap or Bootstrap(), folder, display)
+
+
+def variances(
+    points: Sequence[Point], initialisations: int, seed: int, bootstrap: Bootstrap, folder: Path | None,
+    display: Progress | None,
+) -> list[VarianceRow]:  # fmt: skip
+    """`gradient_variance` of points that are planned already; a row each, in order."""
+    check_whole("initialisations", initialisations)
+    if initialisations < 2:
+        raise ConfigError(f"initialisations is {initialisations}; a variance needs at least 2")
+    seed = Draws(seed).seed
+    raw = None if folder is None else RawGradients(folder)
+    known = [None if raw is None else raw.read(p.label, p.identity(initialisations, seed)) for p in points]
+    task = None if display is None else display.add_task("points", loss="", total=len(points))
+    rows = []
+    for point, found in zip(points, known, strict=True):
+        gradients = _gradients(point, initialisations, seed) if found is None else found
+        if raw is not None and found is None:
+            raw.write(point.label, point.identity(initialisations, seed), gradients)
+        rows.append(_row(point, gradients, bootstrap, seed))
+        if display is not None and task is not None:
+            display.update(task, advance=1, description=point.label)
+    return rows
+
+
+def _gradients(point: Point, initialisations: int, seed: int) -> Array:
+    angles = draw_angles(point.circuit, initialisations, seed)
+    cost = OBSERVABLES[point.observable]
+    found: Array = cost_gradients(point.new_engine(seed), point.circuit, angles, cost, point.is_noisy).numpy()
+    return found
+
+
+def _row(point: Point, gradients: Array, bootstrap: Bootstrap, seed: int) -> VarianceRow:
+    has_one_layer = point.observable == "global" and is_one_product_layer(point.circuit)
+    return VarianceRow(
+        point.ansatz, point.num_qubits, point.reps, point.observable, point.engine, len(gradients),
+        spread(gradients, layers_of(point.circuit), bootstrap, seed),
+        two_design(point.observable, point.num_qubits, point.circuit.is_real),
+        one_layer_global(point.num_qubits) if has_one_layer else None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DecayRow:
+    """How the variance falls with N in one ansatz at one number of layers; `decay` is None if nothing can be fitted."""
+
+    ansatz: str
+    reps: int
+    observable: str
+    engine: str
+    decay: Decay | None
+
+
+def decays(rows: Iterable[VarianceRow]) -> list[DecayRow]:
+    """The fitted decay with N of every ansatz, number of layers, observable and engine in the rows."""
+    groups: dict[tuple[str, int, str, str], list[VarianceRow]] = {}
+    for row in rows:
+        groups.setdefault((row.ansatz, row.reps, row.observable, row.engine), []).append(row)
+    return [
+        DecayRow(*key, fit_decay([row.num_qubits for row in group], [row.variance for row in group]))
+        for key, group in groups.items()
+    ]

@@ -1,0 +1,91 @@
+"""The settings of `qpeft gradient-variance`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from qpeft.errors import ConfigError
+from qpeft.options import check_whole, option
+from qpeft.qcircuits import ANSATZE
+from qpeft.training.trainability_gradients import OBSERVABLES
+from qpeft.training.trainability_statistics import Bootstrap
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What is studied; lists are written with commas."""
+
+    ansatz: str = option("all", f"ansätze: all, or some of {', '.join(ANSATZE)}")
+    qubits: str = option("2-8", "numbers of qubits, e.g. 2-8 or 2,4,6")
+    reps: str = option("1,2,4,8,16,32,64", "numbers of layers")
+    observables: str = option(",".join(OBSERVABLES), "costs: global is |0...0><0...0|, local is Z on qubit 0")
+    engines: str = option("exact", "what runs the circuits, e.g. exact,exact:1024,pauli@ibm_torino")
+    initialisations: int = option(200, "random angles at each point")
+    confidence: float = option(0.95, "share of the resampled variances inside a band")
+    resamples: int = option(1000, "bootstrap resamples behind a band")
+    seed: int = option(0, "seed of everything random")
+
+    def __post_init__(self) -> None:
+        check_whole("initialisations", self.initialisations, 2)
+        check_whole("seed", self.seed, 0)
+        whole_numbers("qubits", self.qubits)
+        whole_numbers("reps", self.reps)
+        _ = self.bootstrap  # refuses its settings
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """How confidence bands are made."""
+        return Bootstrap(self.confidence, self.resamples)
+
+    @property
+    def ansatz_names(self) -> list[str]:
+        return list(ANSATZE) if self.ansatz == "all" else listed(self.ansatz)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the results go."""
+
+    output: str = option("runs/gradient-variance", "folder of the results")
+    resume: bool = option(False, "go on with the study in the output folder; finished points are not run again")
+    overwrite: bool = option(False, "replace the study in the output folder")
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise ConfigError("give --resume or --overwrite, not both")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """All settings of `qpeft gradient-variance`."""
+
+    study: StudyOptions = field(default_factory=StudyOptions)
+    run: OutputOptions = field(default_factory=OutputOptions)
+
+
+def listed(text: str) -> list[str]:
+    """What stands between commas."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """Numbers of at least 1 and ranges of them, in order, each once.
+
+    Raises:
+        ConfigError: Anything else.
+
+    Example:
+        >>> whole_numbers("qubits", "2-4,8")
+        [2, 3, 4, 8]
+    """
+    found: set[int] = set()
+    for item in listed(text):
+        ends = re.fullmatch(r"(\d{1,6})(-(\d{1,6}))?", item)
+        low, high = (int(ends[1]), int(ends[3] or ends[1])) if ends else (0, 0)
+        if not 1 <= low <= high:
+            raise ConfigError(f"{name} is {text!r}; give numbers of at least 1, or ranges, e.g. 2-8 or 2,4,6")
+        found |= set(range(low, high + 1))
+    if not found:
+        raise ConfigError(f"{name} is {text!r}; give at least one number, e.g. 2-8 or 2,4,6")
+    return sorted(found)

@@ -1,0 +1,138 @@
+"""The points of a study of gradients: which circuits, which costs, on which engines."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qpeft.engines import check_engine, get_engine
+from qpeft.errors import ConfigError
+from qpeft.options import check_whole
+from qpeft.qcircuits import ANSATZE, Circuit, Engine
+from qpeft.qcircuits.ansatz import AnsatzFunction
+from qpeft.training.trainability_gradients import OBSERVABLES, check_size
+
+Circuits = str | Circuit | AnsatzFunction | Iterable[str] | Mapping[str, Circuit | AnsatzFunction]
+"""Names of registered ansätze, a circuit, a function (num_qubits, reps) -> Circuit, or such by a name of one's own."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One variance to find.
+
+    Attributes:
+        ansatz: Name of the ansatz, or of a circuit of one's own.
+        reps: Its layers; for a circuit of one's own, how often it is repeated.
+        circuit: What they give.
+        observable: What is measured: a name in `OBSERVABLES`.
+        engine: Runs it, in the grammar of `qpeft.engines`.
+    """
+
+    ansatz: str
+    reps: int
+    circuit: Circuit
+    observable: str
+    engine: str
+
+    @property
+    def num_qubits(self) -> int:
+        return self.circuit.num_qubits
+
+    @property
+    def label(self) -> str:
+        """A name for the terminal and for files, e.g. ``ry_cnot-n4-r2-global-exact``."""
+        plain = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{self.ansatz}")
+        engine = re.sub(r"[^A-Za-z0-9_.]+", "_", self.engine)
+        return f"{plain}-n{self.num_qubits}-r{self.reps}-{self.observable}-{engine}"
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the engine holds density matrices."""
+        return check_engine(self.engine)[0].name == "pauli"
+
+    def new_engine(self, seed: int) -> Engine:
+        """The point's engine; shots are also drawn for its gradient, by the parameter-shift rule."""
+        name, _ = check_engine(self.engine)
+        own = np.random.SeedSequence([seed, self.num_qubits, self.circuit.num_parameters]).generate_state(1)[0]
+        return get_engine(self.engine, "parameter-shift" if name.shots is not None else None, seed=int(own))
+
+    def identity(self, initialisations: int, seed: int) -> dict[str, Any]:
+        """What decides the point's numbers, as plain data."""
+        checksum = hashlib.sha256(self.circuit.to_json().encode()).hexdigest()
+        return {
+            "observable": self.observable, "engine": self.engine, "initialisations": initialisations, "seed": seed,
+            "num_qubits": self.num_qubits, "reps": self.reps, "circuit": checksum,
+        }  # fmt: skip
+
+
+def plan_points(
+    circuits: Circuits, qubits: Sequence[int], reps: Sequence[int], observables: Sequence[str], engines: Sequence[str]
+) -> list[Point]:
+    """All combinations, circuits outside, engines inside.
+
+    Raises:
+        ConfigError: A circuit without trainable angles, one that does not fit into memory, a number of qubits or
+            repetitions below 1, an unknown ansatz, observable or engine, or nothing to do.
+    """
+    for what, numbers in (("qubits", qubits), ("reps", reps)):
+        for number in _given(what, numbers):
+            check_whole(what, number)
+    for observable in _given("observables", observables):
+        OBSERVABLES[observable]
+    points = [
+        Point(name, layers, circuit, observable, engine)
+        for name, layers, circuit in _circuits(circuits, qubits, reps)
+        for observable in observables
+        for engine in _given("engines", engines)
+    ]
+    made = {name: Point("", 1, points[0].circuit, observables[0], name).new_engine(0) for name in engines}
+    for point in points:
+        check_size(made[point.engine], point.circuit, point.engine, point.is_noisy)
+    labels = [point.label for point in points]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ConfigError(f"the points {', '.join(twice[:3])} are asked for twice; give each number and name once")
+    return points
+
+
+def _given(what: str, values: Sequence[Any]) -> Sequence[Any]:
+    if isinstance(values, str) or not values:
+        raise ConfigError(f"{what} is {values!r}; give a list of at least one, e.g. {_EXAMPLES[what]}")
+    return values
+
+
+_EXAMPLES = {"qubits": "[2, 4, 6]", "reps": "[1, 4, 16]", "observables": "['global']", "engines": "['exact']"}
+
+
+def _circuits(given: Circuits, qubits: Sequence[int], reps: Sequence[int]) -> Iterable[tuple[str, int, Circuit]]:
+    """(name, reps, circuit) of each; one of one's own has its own number of qubits."""
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, Circuit) or callable(given):
+        given = {"circuit": given}
+    families = given if isinstance(given, Mapping) else {name: ANSATZE[name] for name in given}
+    if not families:
+        raise ConfigError(f"there is no circuit; give an ansatz ({', '.join(ANSATZE)}) or a Circuit")
+    found = []
+    for name, family in families.items():
+        if not isinstance(family, Circuit) and not callable(family):
+            raise ConfigError(
+                f"{name!r} is {family!r}; give a Circuit, or a function of num_qubits and reps that makes one"
+            )
+        for number in [family.num_qubits] if isinstance(family, Circuit) else qubits:
+            for layers in reps:
+                circuit = family.repeat(layers) if isinstance(family, Circuit) else family(number, layers)
+                if not isinstance(circuit, Circuit):
+                    raise ConfigError(f"{name!r} made {circuit!r} of {number} qubits and {layers} reps, not a Circuit")
+                if not circuit.num_parameters:
+                    raise ConfigError(
+                        f"{name!r} with {number} qubits and {layers} reps has no trainable angles; give a circuit with "
+                        "at least one free angle"
+                    )
+                found.append((name, layers, circuit))
+    return found

@@ -1,0 +1,61 @@
+"""The raw derivatives of a study: a Parquet file a point, which also says what is done already."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qpeft.errors import RunError
+from qpeft.training.trainability_statistics import Array
+
+SETTINGS = b"qpeft"  # key of the settings in a file's metadata
+
+
+class RawGradients:
+    """A folder of derivatives; a row of a file is an initialisation, a column an angle (theta_0, theta_1, ...)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, label: str, identity: dict[str, Any]) -> Array | None:
+        """The derivatives (n, P) of a point; None if there are none yet.
+
+        Raises:
+            RunError: The file is damaged, or another experiment's.
+        """
+        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+        path = self._path(label)
+        if not path.is_file():
+            return None
+        try:
+            table = pq.read_table(path)
+            then = json.loads((table.schema.metadata or {})[SETTINGS])
+            values = np.column_stack([column.to_numpy() for column in table.columns])
+        except (pa.ArrowInvalid, KeyError, ValueError) as error:
+            raise RunError(f"{path} is damaged ({error}); remove it and go on, or give another folder") from error
+        if then != identity:
+            changed = [name for name in sorted({*then, *identity}) if then.get(name) != identity.get(name)]
+            listed = "; ".join(f"{name} was {then.get(name)!r}, now {identity.get(name)!r}" for name in changed)
+            raise RunError(f"{path} is another experiment's: {listed}. Give another folder")
+        return values
+
+    def write(self, label: str, identity: dict[str, Any], gradients: Array) -> None:
+        """Writes the derivatives (n, P) of a point, all or nothing."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self._path(label)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        columns = {f"theta_{index}": column for index, column in enumerate(gradients.T)}
+        table = pa.table(columns).replace_schema_metadata({SETTINGS: json.dumps(identity)})
+        temporary = path.with_name(f".{path.name}")
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+
+    def _path(self, label: str) -> Path:
+        return self.folder / f"{label}.parquet"

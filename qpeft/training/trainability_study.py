@@ -1,0 +1,101 @@
+"""`qpeft gradient-variance`: a study of gradients with its folder, tables, plots and page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from qpeft.files import write_text
+from qpeft.training.progress import new_display
+from qpeft.training.report import markdown_table
+from qpeft.training.trainability import DecayRow, VarianceRow, decays, variances
+from qpeft.training.trainability_config import StudyConfig, listed, whole_numbers
+from qpeft.training.trainability_folder import PLOTS, RAW, StudyFolder
+from qpeft.training.trainability_plots import qubits_plot, reps_plot
+from qpeft.training.trainability_points import plan_points
+
+HEADER = ("ansatz", "observable", "engine", "layers", "log2/qubit", "std. error", "points")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study gave: its folder and its rows."""
+
+    folder: Path
+    rows: list[VarianceRow]
+
+
+def study(config: StudyConfig, console: Console | None = None) -> Study:
+    """Finds the variances that `config` asks for and writes tables, plots and a page into the output folder.
+
+    Args:
+        config: The settings.
+        console: Where progress shows; nothing shows if None.
+
+    Raises:
+        QpeftError: Input that cannot be worked with, before anything runs.
+    """
+    asked, folder = config.study, StudyFolder(Path(config.run.output), config)
+    points = plan_points(
+        asked.ansatz_names, whole_numbers("qubits", asked.qubits), whole_numbers("reps", asked.reps),
+        listed(asked.observables), listed(asked.engines),
+    )  # fmt: skip
+    folder.begin()
+    with new_display(console or Console(quiet=True)) as display:
+        rows = variances(points, asked.initialisations, asked.seed, asked.bootstrap, folder.path / RAW, display)
+    folder.write_tables(rows)
+    pictures = _plots(folder.path, rows)
+    write_text(folder.path / "report.md", _page(config, rows, pictures))
+    folder.finish()
+    return Study(folder.path, rows)
+
+
+def _plots(folder: Path, rows: Sequence[VarianceRow]) -> list[str]:
+    """Draws each observable and engine, as PNG and SVG; gives the names without their suffix, from the folder."""
+    (folder / PLOTS).mkdir(exist_ok=True)
+    names = []
+    for observable, engine in dict.fromkeys((row.observable, row.engine) for row in rows):
+        shown = [row for row in rows if (row.observable, row.engine) == (observable, engine)]
+        for kind, draw in (("qubits", qubits_plot), ("layers", reps_plot)):
+            name = f"{PLOTS}/{observable}-{re.sub(r'[^A-Za-z0-9_.]+', '_', engine)}-{kind}"
+            draw([folder / f"{name}.png", folder / f"{name}.svg"], shown)
+            names.append(name)
+    return names
+
+
+def decay_table(rows: Sequence[VarianceRow]) -> list[tuple[str, ...]]:
+    """The fitted decays for a reader, under `HEADER`."""
+    return [_decay(found) for found in decays(rows)]
+
+
+def _decay(found: DecayRow) -> tuple[str, ...]:
+    fit = found.decay
+    numbers = (
+        ("–", "–", "0") if fit is None
+        else (f"{fit.rate:.2f}", "–" if fit.error is None else f"{fit.error:.2f}", str(fit.points))
+    )  # fmt: skip
+    return (found.ansatz, found.observable, found.engine, str(found.reps), *numbers)
+
+
+def _page(config: StudyConfig, rows: Sequence[VarianceRow], pictures: Sequence[str]) -> str:
+    asked = config.study
+    lines = [
+        "# Variance of the gradients", "",
+        f"dL/dtheta at {asked.initialisations} uniformly random angles (seed {asked.seed}); variances averaged over "
+        f"all angles of a circuit; bands: {asked.confidence:.0%}, from {asked.resamples} bootstrap resamples of the "
+        "initialisations. `layers.csv` and `parameters.csv` have the variances of layers and of single angles, `raw/` "
+        "every derivative.", "",
+        "**2-design** is the derived variance of an angle between two 2-designs (real ones for circuits of real "
+        "gates): deep circuits come to it, if they are not as special as `rx_cnot`, whose gates commute. **1 layer, "
+        "derived** is (1/8)(3/8)^(N-1) for one layer of RY or RX and the global observable; its squares have heavy "
+        "tails, so that the measured variance usually lies below it where N is large and initialisations are few.", "",
+        *(f"![variance of the gradients, {name.removeprefix(PLOTS + '/')}]({name}.png)\n" for name in pictures),
+        "## Decay with the number of qubits", "",
+        "Least-squares line of log2 variance against N: -1 halves the variance with every qubit.", "",
+        *markdown_table(HEADER, decay_table(rows)),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"

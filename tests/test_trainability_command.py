@@ -1,0 +1,135 @@
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from qpeft.cli import main
+from qpeft.training import trainability
+from qpeft.training.trainability_config import StudyConfig
+from qpeft.training.trainability_folder import CONTENTS
+
+TINY = ("--ansatz", "ry_cnot", "--qubits", "1-3", "--reps", "1,2", "--observables", "local", "--initialisations", 5)
+SMALL = ("--ansatz", "ry_cnot,rx_cnot", "--qubits", "1-3", "--reps", "1,2", "--initialisations", 5)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs the command with an output folder; gives its exit code, what it prints, and what it prints as errors."""
+
+    def command(*arguments):
+        given = ["qpeft", "gradient-variance", "--output", tmp_path / "study", *arguments]
+        monkeypatch.setattr(sys, "argv", list(map(str, given)))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return command
+
+
+def read(file):
+    return list(csv.DictReader(file.open(encoding="utf8")))
+
+
+def test_a_study_leaves_tables_plots_a_page_and_every_derivative(run, tmp_path):
+    code, out, _ = run(*SMALL)
+    assert code == 0 and "log2/qubit" in out
+    folder = tmp_path / "study"
+    assert {path.name for path in folder.iterdir()} == set(CONTENTS)
+    rows = read(folder / "table.csv")
+    assert len(rows) == 2 * 3 * 2 * 2  # ansätze, qubits, layers, observables
+    found = next(row for row in rows if row["qubits"] == "2" and row["layers"] == "1" and row["observable"] == "global")
+    assert float(found["one_layer"]) == pytest.approx(1 / 8 * 3 / 8)
+    assert float(found["two_design"]) == pytest.approx(1 / (4 * 6))
+    assert float(found["low"]) <= float(found["variance"]) <= float(found["high"])
+    angles = sum(int(row["angles"]) for row in rows)
+    assert len(read(folder / "parameters.csv")) == angles == 2 * 2 * (1 + 2) * (1 + 2 + 3)
+    assert len(read(folder / "layers.csv")) == 2 * 2 * 3 * (1 + 2)
+    assert len(list((folder / "raw").iterdir())) == len(rows)
+    assert len(read(folder / "decay.csv")) == 2 * 2 * 2
+    page = (folder / "report.md").read_text(encoding="utf8")
+    for picture in (folder / "plots").glob("*.png"):
+        assert f"(plots/{picture.name})" in page and picture.with_suffix(".svg").is_file()
+    assert json.loads((folder / "run.json").read_text(encoding="utf8"))["status"] == "finished"
+
+
+def test_an_interrupted_study_goes_on_where_it_was(run, tmp_path, monkeypatch):
+    real, ran = trainability.cost_gradients, []
+
+    def cut(engine, circuit, *rest):
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append(circuit)
+        return real(engine, circuit, *rest)
+
+    monkeypatch.setattr(trainability, "cost_gradients", cut)
+    code, out, _ = run(*TINY)
+    assert code == 130 and "--resume" in out
+    assert len(list((tmp_path / "study" / "raw").glob("*.parquet"))) == 3
+    monkeypatch.setattr(trainability, "cost_gradients", lambda *given: ran.append(given) or real(*given))
+    assert run(*TINY, "--resume")[0] == 0
+    assert len(ran) == 6  # each point once
+    resumed = (tmp_path / "study" / "table.csv").read_text(encoding="utf8")
+    assert run(*TINY, "--overwrite")[0] == 0
+    assert (tmp_path / "study" / "table.csv").read_text(encoding="utf8") == resumed
+    assert len(ran) == 12
+
+
+def test_the_folder_of_another_experiment_is_refused(run, tmp_path):
+    assert run(*TINY)[0] == 0
+    code, _, err = run(*TINY, "--seed", 1, "--resume")
+    assert code == 2 and "seed was 0, now 1" in err
+    code, _, err = run(*TINY)
+    assert code == 2 and "--resume" in err and "--overwrite" in err
+    manifest = tmp_path / "study" / "run.json"
+    manifest.write_text(json.dumps({"status": "finished", "settings": {"model": {}, "training": {}}}), encoding="utf8")
+    code, _, err = run(*TINY, "--overwrite")
+    assert code == 2 and "holds a run of another command" in err
+    assert (tmp_path / "study" / "raw").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--initialisations", 1), "initialisations is 1"),
+        (("--observables", "z"), "unknown observable 'z'"),
+        (("--ansatz", "none"), "unknown ansatz 'none'"),
+        (("--qubits", "8-2"), "qubits is '8-2'"),
+        (("--qubits", "70", "--reps", "1"), "70 qubits do not fit"),
+        (("--confidence", 1.0), "confidence is 1.0"),
+        (("--resume",), "there is no run to resume"),
+        (("--resume", "--overwrite"), "not both"),
+    ],
+)
+def test_bad_input_leaves_no_folder(run, tmp_path, arguments, message):
+    code, _, err = run(*arguments)
+    assert code == 2 and message in " ".join(err.split())
+    assert not (tmp_path / "study").exists()
+
+
+def test_settings_come_from_toml_too(run, tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text('[study]\nansatz = "ry_cnot"\nqubits = "2"\nreps = "1"\ninitialisations = 3\n', encoding="utf8")
+    assert run("--config", file, "--observables", "local")[0] == 0
+    (row,) = read(tmp_path / "study" / "table.csv")
+    assert (row["ansatz"], row["initialisations"], row["observable"]) == ("ry_cnot", "3", "local")
+    assert run("--config", tmp_path / "study" / "config.toml", "--resume")[0] == 0
+
+
+def test_help_loads_neither_transformers_nor_matplotlib():
+    program = (
+        "import sys; sys.argv = ['qpeft', 'gradient-variance', '--help']\n"
+        "from qpeft.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "loaded = {'transformers', 'peft', 'accelerate', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "--initialisations" in printed and "qpeft gradient-variance --ansatz ry_cnot,rx_cnot" in printed
+
+
+def test_the_defaults_are_the_whole_registry():
+    assert "simplified_two_design" in StudyConfig().study.ansatz_names

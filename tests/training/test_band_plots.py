@@ -1,0 +1,64 @@
+from contextlib import contextmanager
+
+from qpeft.training import band_plots, plots
+from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
+from qpeft.training.trainability import gradient_variance
+from qpeft.training.trainability_plots import qubits_plot, reps_plot
+from qpeft.training.trainability_references import one_layer_global, two_design
+
+
+def kept_canvas(monkeypatch):
+    """The figures that are drawn from here on."""
+    seen = []
+
+    @contextmanager
+    def canvas(*paths, size=None):
+        with plots.canvas(*paths, size=size) as drawn:
+            yield drawn
+        seen.append(drawn)
+
+    monkeypatch.setattr(band_plots, "canvas", canvas)
+    return seen
+
+
+def test_panels_share_scales_colours_and_one_legend(tmp_path, monkeypatch):
+    seen = kept_canvas(monkeypatch)
+    line = BandLine("2", [1, 4], [1e-2, 1e-4], [5e-3, 5e-5], [2e-2, 2e-4])
+    other = BandLine("3", [1, 4], [1e-3, 1e-5], [1e-3, 1e-5], [1e-3, 1e-5])
+    reference = ReferenceLine("derived", [1, 4], [1e-4, 1e-4], of="3")
+    paths = [tmp_path / "bands.png", tmp_path / "bands.svg", tmp_path / "bands.pdf"]
+    panels = [BandPanel(name, [line, other], [reference]) for name in ("a", "b", "c", "d")]
+    bands_plot(paths, panels, "layers", "variance (x)", "qubits", log_x=True)
+    assert all(path.stat().st_size > 1000 for path in paths) and len(list(tmp_path.iterdir())) == 3
+    (figure,) = seen
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "d"]
+    first = figure.axes[0]
+    assert first.get_yscale() == "log" and first.get_xscale() == "log"
+    assert [text.get_text() for text in figure.axes[-1].get_xticklabels()] == ["1", "4"]
+    derived, two, three = first.lines
+    assert list(two.get_ydata()) == [1e-2, 1e-4] and derived.get_color() == three.get_color() != two.get_color()
+    assert two.get_marker() != three.get_marker() and derived.get_linestyle() == "--"
+    box = first.collections[0].get_datalim(first.transData)
+    assert (box.y0, box.y1) == (5e-5, 2e-2)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["2", "3", "derived"]
+    assert figure.get_supxlabel() == "layers" and figure.get_supylabel() == "variance (x)"
+
+
+def test_variances_are_drawn_with_what_is_derived_for_them(tmp_path, monkeypatch):
+    seen = kept_canvas(monkeypatch)
+    rows = gradient_variance(["ry_cnot", "rxrz_cnot"], [2, 3], [1, 2], ["global"], initialisations=5)
+    qubits_plot([tmp_path / "qubits.svg"], rows)
+    reps_plot([tmp_path / "reps.svg"], rows)
+    by_qubits, by_reps = seen
+    real, complexes = by_qubits.axes
+    design, layer, one, two = real.lines
+    assert list(design.get_ydata()) == [two_design("global", n, is_real=True) for n in (2, 3)]
+    assert list(layer.get_ydata()) == [one_layer_global(2), one_layer_global(3)]
+    assert [list(line.get_ydata()) for line in (one, two)] == [
+        [row.variance for row in rows if row.ansatz == "ry_cnot" and row.reps == reps] for reps in (1, 2)
+    ]
+    assert list(complexes.lines[0].get_ydata()) == [two_design("global", n, is_real=False) for n in (2, 3)]
+    assert len(complexes.lines) == 3  # no product of one layer there
+    levels = [list(line.get_ydata()) for line in by_reps.axes[0].lines[:2]]
+    assert levels == [[two_design("global", n, is_real=True)] * 2 for n in (2, 3)]
