@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qpeft.circuit_analysis import Row, Settings, expected, plan, total_work, write_plots, write_table
+from qpeft.circuit_analysis import Row, Settings, expected, first_bin, plan, total_work, write_plots, write_table
 from qpeft.circuit_analysis import analyse as run
 from qpeft.errors import ConfigError
 from qpeft.qcircuits import ANSATZE
 from qpeft.qcircuits.expressivity import BINS, SAMPLES
 from qpeft.qcircuits.haar import haar_entanglement
+
+CROWDED = 0.9  # share of random states' fidelities in one bin beyond which the histogram says little
 
 console = Console()
 
@@ -68,6 +70,13 @@ def analyse(
                 write_table(output, rows, settings)  # an interrupted analysis keeps what it has
     for size in sizes:
         console.print(_table(size, [row for row in rows if row.qubits == size], settings))
+        share = first_bin(size, settings)
+        if share > CROWDED:
+            console.print(
+                f"[yellow]Mind:[/yellow] {share:.1%} of the fidelities of random states on {size} qubits lie in the "
+                f"first of {bins} bins, so expressibility tells little. Give more, e.g. --bins {2**size}.",
+                highlight=False,
+            )  # fmt: skip
     if output is not None:
         write_plots(output, rows, settings)
         console.print(f"Table and plots: {output}", highlight=False, markup=False, soft_wrap=True)

@@ -126,6 +126,11 @@ def expected(num_qubits: int, settings: Settings, states: str = "complex", refer
     return float(masses @ (own - others) + (occupied.sum() - 1) / (2 * settings.samples))
 
 
+def first_bin(num_qubits: int, settings: Settings) -> float:
+    """Share of the fidelities of Haar-random states that lie in the first bin."""
+    return float(np.exp(log_haar_masses(2**num_qubits, settings.bins)[0]))
+
+
 def write_table(folder: Path, rows: Sequence[Row], settings: Settings) -> None:
     """Writes `expressivity.csv`: the rows, each with the settings that it was sampled with."""
     text = io.StringIO()

@@ -230,6 +230,16 @@ def test_analyse_into_a_file(qpeft, tmp_path):
     assert "File exists" in err
 
 
+def test_analyse_says_when_the_bins_tell_nothing(qpeft):
+    """With 10 bins 1 - 0.9^255 of the fidelities of random states on 8 qubits lie in the first."""
+    few = ("circuit", "analyse", "ry_cnot", "--qubits", 8, "--reps", 1, "--samples", 20, "--bins")
+    assert "100.0% of the fidelities of random states on 8 qubits lie in the first of 10 bins" in words(
+        qpeft(*few, 10)[1]
+    )
+    assert "--bins 256" in words(qpeft(*few, 10)[1])
+    assert "Mind" not in qpeft(*few, 256)[1]
+
+
 def test_analyse_teaches(qpeft):
     out = words(qpeft("circuit", "analyse", "--help")[1])
     assert all(text in out for text in ("Kullback-Leibler", "Meyer-Wallach", "--reps 1,2,4,8,16 --output", *ANSATZE))

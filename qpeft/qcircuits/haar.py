@@ -14,6 +14,7 @@ import numpy.typing as npt
 from qpeft.errors import ConfigError, unknown_name
 
 REFERENCES = ("complex", "real")
+SMALLEST = 1e-280  # tails below are computed as logarithms
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,15 +66,24 @@ def _check_reference(reference: str) -> None:
 
 
 def _log_real_tails(dim: int, above: Floats) -> Floats:
-    """Logarithm of P(F > f) for F of Beta(1/2, (D - 1)/2), at `above` = 1 - f of every lower edge of a bin.
+    """Logarithm of P(F > f) for F of Beta(1/2, (D - 1)/2), at `above` = 1 - f of every lower edge of a bin."""
+    from scipy.special import betainc  # here, since the command line starts without scipy
 
-    The incomplete beta function by its series of positive terms:
+    a = (dim - 1) / 2
+    tails = betainc(a, 0.5, above)
+    deep = tails < SMALLEST
+    with np.errstate(divide="ignore"):
+        return np.where(deep, _log_deep_tails(a, np.where(deep, above, 0.5)), np.log(tails))
+
+
+def _log_deep_tails(a: float, x: Floats) -> Floats:
+    """Logarithm of I_x(a, 1/2), the regularised incomplete beta function, by its series of positive terms.
+
     I_x(a, b) = x^a (1 - x)^b / (a B(a, b)) * sum_n (a + b)_n / (a + 1)_n x^n (NIST DLMF 8.17.8).
     """
-    a, x = (dim - 1) / 2, above[1:]  # the tail above f = 0 is 1, where the series would not end
     term, total, n = np.ones_like(x), np.ones_like(x), 0
     while (term > 1e-17 * total).any():
         term = term * x * (a + 0.5 + n) / (a + 1 + n)
         total, n = total + term, n + 1
     log_beta = math.lgamma(a) + math.lgamma(0.5) - math.lgamma(a + 0.5)
-    return np.append(0.0, a * np.log(x) + 0.5 * np.log1p(-x) - math.log(a) - log_beta + np.log(total))
+    return np.asarray(a * np.log(x) + 0.5 * np.log1p(-x) - math.log(a) - log_beta + np.log(total))

@@ -9,16 +9,16 @@ from qpeft.errors import ConfigError
 from qpeft.qcircuits.haar import haar_entanglement, log_haar_masses
 
 
-@pytest.mark.parametrize("bins", [2, 10, 75])
-@pytest.mark.parametrize("dim", [2, 4, 16, 64])
+@pytest.mark.parametrize("bins", [2, 10, 75, 2048])
+@pytest.mark.parametrize("dim", [2, 4, 16, 2048])
 def test_masses_of_complex_states(dim, bins):
     edges = np.linspace(0, 1, bins + 1)
     expected = (1 - edges[:-1]) ** (dim - 1) - (1 - edges[1:]) ** (dim - 1)
     np.testing.assert_allclose(np.exp(log_haar_masses(dim, bins)), expected, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("bins", [2, 10, 75])
-@pytest.mark.parametrize("dim", [2, 4, 16, 64])
+@pytest.mark.parametrize("bins", [2, 10, 75, 2048])
+@pytest.mark.parametrize("dim", [2, 4, 16, 2048])
 def test_masses_of_real_states(dim, bins):
     tails = stats.beta(0.5, (dim - 1) / 2).sf(np.linspace(0, 1, bins + 1))
     found = np.exp(log_haar_masses(dim, bins, "real"))
@@ -33,7 +33,8 @@ def test_masses_that_no_float_holds():
         mass = mpmath.betainc((dim - 1) / 2, 0.5, 1 - (bin_ + 1) / mpmath.mpf(bins), 1 - bin_ / mpmath.mpf(bins),
                               regularized=True)  # fmt: skip
         assert found[bin_] == pytest.approx(float(mpmath.log(mass)), rel=1e-9, abs=1e-12)
-    assert np.isfinite(log_haar_masses(2**20, bins)).all()
+    for reference in ("complex", "real"):
+        assert np.isfinite(log_haar_masses(2**20, bins, reference)).all()
     assert log_haar_masses(2**20, bins)[-1] == pytest.approx(-(2**20 - 1) * math.log(bins))
 
 
