@@ -13,6 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
 from qpeft.adapters.checkpoints import CheckpointPart
+from qpeft.errors import ConfigError, RunError
 from qpeft.training.config import TrainConfig
 from qpeft.training.facts import learning_rate
 from qpeft.training.tasks import Prepared, task_for
@@ -50,7 +51,11 @@ def new_trainer(
 
 
 def fit(trainer: Trainer, model: PeftModel, steps: int, checkpoint: Path | None) -> list[tuple[int, float]]:
-    """Trains, or goes on from `checkpoint`; gives (step, training loss)."""
+    """Trains, or goes on from `checkpoint`; gives (step, training loss).
+
+    Raises:
+        RunError: The numbers came to where no weights can be made from them, such as the Neumann series' norm of 1.
+    """
     state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     if checkpoint is not None and state is not None and state.global_step >= steps:
         # The trainer asks whether it is at the end after a step, never before: it would take one too many.
@@ -62,6 +67,14 @@ def fit(trainer: Trainer, model: PeftModel, steps: int, checkpoint: Path | None)
         with warnings.catch_warnings():
             # Checkpoints of a plain LoRA of the head hold the embedding too; the saved adapter does not.
             warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            try:
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            except ConfigError as error:
+                if trainer.state.global_step == 0:  # in a checkpoint, or in the settings
+                    raise
+                raise RunError(
+                    f"training stopped after step {trainer.state.global_step} of {steps}: {error}. The adapter was not "
+                    "saved; change this and run again with --overwrite"
+                ) from error
         state = trainer.state
     return [(entry["step"], float(entry["loss"])) for entry in state.log_history if "loss" in entry]
