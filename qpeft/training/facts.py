@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from peft import PeftModel
 
 from qpeft.adapters import GeneratedConfig, QPABank
@@ -11,6 +12,7 @@ from qpeft.adapters.frame_bank import FrameBank
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import adapted_layers, bank_of
 from qpeft.generators.frames import Frame
+from qpeft.generators.frames.base import orthogonality_error
 from qpeft.training.config import TrainConfig
 from qpeft.training.tasks import task_for
 
@@ -70,17 +72,23 @@ def generator_facts(model: PeftModel) -> dict[str, Any] | None:
 def frame_facts(model: PeftModel) -> list[dict[str, Any]] | None:
     """The frames of each size, and how far they are from orthonormal; None for adapters that are not made of frames.
 
+    Measured are the frames that the layers get, from quantised numbers if the adapter quantises them.
+
     Returns:
         For each size: size, frames, numbers (of one frame), orthogonality_error (the largest).
     """
     bank = bank_of(model)
     if not isinstance(bank, FrameBank):
         return None
-    frames = [frame for frame in bank.frames.by_size.values() if isinstance(frame, Frame)]
+    errors: dict[int, float] = {}
+    with torch.no_grad():
+        for size, frames in zip(bank.frames.sizes, bank.frames(), strict=True):
+            errors[size] = max(errors.get(size, 0.0), float(orthogonality_error(frames).max()))
     return [
         {
             "size": frame.size, "frames": frame.count, "numbers": frame.num_parameters // frame.count,
-            "orthogonality_error": float(frame.orthogonality_error().max()),
+            "orthogonality_error": errors[frame.size],
         }
-        for frame in frames
+        for frame in bank.frames.by_size.values()
+        if isinstance(frame, Frame)
     ]  # fmt: skip

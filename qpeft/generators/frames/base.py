@@ -51,12 +51,17 @@ class Frame(nn.Module, ABC):
     @torch.no_grad()
     def orthogonality_error(self) -> Tensor:
         """Largest entry of |U^T U - I| of each frame, (count,), float64: the product's own rounding stays out."""
-        frames: Tensor = self().double()
-        identity = torch.eye(self.columns, dtype=frames.dtype, device=frames.device)
-        return (frames.mT @ frames - identity).abs().amax(dim=(-2, -1))
+        return orthogonality_error(self())
 
     def extra_repr(self) -> str:
         return f"size={self.size}, columns={self.columns}, count={self.count}"
+
+
+def orthogonality_error(frames: Tensor) -> Tensor:
+    """`Frame.orthogonality_error` of frames (count, N, K) that are at hand, (count,), float64."""
+    frames = frames.double()
+    identity = torch.eye(frames.shape[-1], dtype=frames.dtype, device=frames.device)
+    return (frames.mT @ frames - identity).abs().amax(dim=(-2, -1))
 
 
 FrameFactory = Callable[[int, int, int], Frame]  # (size, columns, count) -> Frame; a frame class is one
