@@ -1,4 +1,4 @@
-"""Modules whose saved state holds some parameters quantised and packed, n + 32/g bits a number.
+"""Modules whose saved state holds some parameters or buffers quantised and packed, n + 32/g bits a number.
 
 The saved state does not hold the numbers that train, in full precision: a module that is loaded from it goes on from
 the quantised ones. To go on exactly, keep `latent_state` beside it.
@@ -29,7 +29,7 @@ class PackedParameters:
     is saved byte for byte as it came.
 
     Attributes:
-        names: Of the parameters, within the module.
+        names: Of the parameters and buffers, within the module.
         bits: n.
         group: g, numbers of a group.
         kappa: Exponent of adaptive bit loading.
@@ -103,7 +103,7 @@ class PackedParameters:
 def pack_on_save(
     module: nn.Module, names: Sequence[str], bits: int, group: int = 128, kappa: float = 0.0
 ) -> PackedParameters:
-    """Makes `module.state_dict()` hold NAME.codes, NAME.scale, NAME.zero and NAME.bits in place of parameters NAME.
+    """Makes `module.state_dict()` hold NAME.codes, NAME.scale, NAME.zero and NAME.bits in place of tensors NAME.
 
     `module.load_state_dict()` takes these and fills the parameters with the quantised numbers; it also takes a NAME in
     full precision. The module's forward is as before: what it is to compute with, `quantized` of the result gives.
@@ -111,14 +111,14 @@ def pack_on_save(
 
     Args:
         module: Holds the parameters; in the state of a module around it, the names have its prefix as usual.
-        names: Of parameters, with dots for those of submodules.
+        names: Of parameters or buffers, with dots for those of submodules.
         bits: 1 to 8; with kappa > 0 the bits of a group of mean range.
         group: Numbers of a group.
         kappa: Exponent of adaptive bit loading; 0 gives every group the same bits.
 
     Raises:
-        ConfigError: Settings outside what is allowed, a name that no parameter has, a parameter smaller than a group,
-            or a module that packs already. When it saves: numbers that FP16 cannot hold.
+        ConfigError: Settings outside what is allowed, a name that nothing has, a tensor smaller than a group, or a
+            module that packs already. When it saves: numbers that FP16 cannot hold.
 
     Example:
         >>> layer = nn.Linear(64, 64)
@@ -134,11 +134,11 @@ def pack_on_save(
     if hasattr(module, _ATTRIBUTE):
         raise ConfigError(f"this {type(module).__name__} packs parameters already; name all of them in one call")
     packed = PackedParameters(names, bits, group, kappa)
-    parameters = dict(module.named_parameters())
+    tensors = _tensors(module)
     for name in packed.names:
-        if name not in parameters:
-            raise ConfigError(f"{type(module).__name__} has no parameter {name!r}; it has {', '.join(parameters)}")
-        check_group_fits(group, parameters[name], name)
+        if name not in tensors:
+            raise ConfigError(f"{type(module).__name__} has no parameter {name!r}; it has {', '.join(tensors)}")
+        check_group_fits(group, tensors[name], name)
     setattr(module, _ATTRIBUTE, packed)
     module.register_state_dict_post_hook(partial(_write, packed))
     module.register_load_state_dict_pre_hook(partial(_read, packed))
@@ -152,10 +152,12 @@ def names_of_any_length(module: nn.Module) -> set[str]:
 
 def latent_state(module: nn.Module) -> dict[str, Tensor]:
     """The numbers that train, in full precision, of all packed parameters in `module`: what `state_dict` leaves out."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     return {
-        f"{prefix}{name}": module.get_parameter(f"{prefix}{name}").detach().clone()
+        f"{prefix}{name}": parameters[f"{prefix}{name}"].detach().clone()
         for prefix, packed in _packings(module)
         for name in packed.names
+        if f"{prefix}{name}" in parameters  # buffers do not train
     }
 
 
@@ -175,6 +177,11 @@ def load_latent_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise ConfigError(f"the latent numbers are not those of this {type(module).__name__}: {'; '.join(problems)}")
     for name, parameter in parameters.items():
         parameter.copy_(state[name])
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _packings(module: nn.Module) -> Iterator[tuple[str, PackedParameters]]:
@@ -203,7 +210,7 @@ def _read(
         key = f"{prefix}{name}"
         if key in state_dict:
             continue  # in full precision; if there are packed tensors too, they will be called unexpected
-        parameter = module.get_parameter(name)
+        parameter = _tensors(module)[name]
         given = {part: state_dict.pop(f"{key}.{part}", None) for part in Packed._fields}
         state_dict[key] = parameter.detach()  # it stays as it is, if the rest fails
         found = [tensor for tensor in given.values() if tensor is not None]

@@ -825,3 +825,30 @@ def test_the_paper_truncates_to_rows():
     U, V = (found[0] for found in model.base_model.bank().frames())
     torch.testing.assert_close(torch.stack([U, V]), columns()[:, :2].mT)
     assert frame.circuit == ansatz("simplified_two_design", 3, 1)
+
+
+@pytest.mark.parametrize("options", [{"diagonal": "rademacher"}, {"measurement": "square"}], ids=str)
+def test_the_frozen_start_of_a_quantised_adapter_is_packed_too(tmp_path, options):
+    model = trained(parametrization="taylor", bits=2, group_size=32, **options)
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    diagonals = [tensor for name, tensor in saved.items() if "diagonal" in name]
+    assert [tensor.numel() for tensor in diagonals] == [3 * 3]
+    numbers = model.get_nb_trainable_parameters()[0] - 3 * 3 + model.base_model.bank().num_frozen
+    bits = 8 * (sum(tensor.nbytes for tensor in saved.values()) - 4 * 3 * 3)
+    assert bits / numbers == pytest.approx(2 + 32 / 32, abs=0.1)  # a group that is not full costs as much
+    loaded = PeftModel.from_pretrained(gpt2(), tmp_path, low_cpu_mem_usage=True)
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_the_shared_angle_of_a_decomposition_is_saved_as_it_is(tmp_path):
+    model = trained(targets=["c_attn"], bits=2, group_size=4)  # 96 = 64 + 32 outputs in two layers
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    of_96 = {name.split("by_size.96.")[1]: tensor for name, tensor in saved.items() if "by_size.96." in name}
+    assert of_96["angles"].shape == (2, 1) and of_96["angles"].dtype == torch.float32
+    parts = {f"{factor}.angles.{part}" for factor in ("u1", "u2", "v1") for part in ("codes", "scale", "zero", "bits")}
+    assert of_96.keys() == {"angles", *parts}
+    assert of_96["u1.angles.codes"].numel() == 2 * two_design(64) * 2 // 8
+    angles = PeftModel.from_pretrained(gpt2(), tmp_path).base_model.bank().frames.by_size["96"].angles
+    assert torch.equal(angles, model.base_model.bank().frames.by_size["96"].angles)

@@ -308,3 +308,16 @@ def test_peft_is_refused_what_is_not_whole(kappa, part):
     cut = {**state, name: state[name][:-1]}
     with pytest.raises((ConfigError, RuntimeError), match=rf"{part} is \(\d+,\), not|packed codes have"):
         set_peft_model_state_dict(model, cut)
+
+
+def test_a_buffer_is_packed_too_and_is_no_latent_number():
+    module, other = (nn.Linear(8, 8, bias=False) for _ in range(2))
+    for one in (module, other):
+        one.register_buffer("start", torch.randn(40))
+        packed = pack_on_save(one, ["start"], bits=3, group=8)
+    state = module.state_dict()
+    assert sorted(state) == [*(f"start.{part}" for part in sorted(PARTS)), "weight"]
+    assert latent_state(module) == {}
+    other.load_state_dict(state)
+    assert torch.equal(other.start, QuantizationAware(3, 8)(module.start))
+    assert torch.equal(packed.quantized({"start": other.start})["start"], other.start)

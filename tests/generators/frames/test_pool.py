@@ -72,21 +72,43 @@ def of_two_kinds(size, columns, count):
     return (PauliFrame if size == 4 else ShannonFrame)(size, columns, count)
 
 
-def test_packed_numbers_are_quantised_in_both_and_kept_whole_at_the_start():
-    pool = FramePool([8, 8], 2, CayleyFrame, pack=partial(pack_on_save, bits=2, group=13), keep_initial=True)
+PACKINGS = {"plain": {"bits": 2, "group": 13}, "adaptive": {"bits": 3, "group": 6, "kappa": 1.0}}
+
+
+def packed_pool(name, sizes=(8, 8)):
+    return FramePool(sizes, 2, CayleyFrame, pack=partial(pack_on_save, **PACKINGS[name]), keep_initial=True)
+
+
+@pytest.mark.parametrize("name", PACKINGS)
+def test_packed_numbers_are_quantised_and_packed_at_the_start_too(name):
+    pool = packed_pool(name)
     state = pool.state_dict()
-    assert sorted(state) == [f"by_size.8.entries.{part}" for part in ("bits", "codes", "scale", "zero")] + [
-        "initial_8_entries"
-    ]
+    parts = ("bits", "codes", "scale", "zero")
+    assert sorted(state) == [f"{key}.{part}" for key in ("by_size.8.entries", "initial_8_entries") for part in parts]
+    for part in parts:
+        assert torch.equal(state[f"initial_8_entries.{part}"], state[f"by_size.8.entries.{part}"])
     plain = FramePool([8, 8], 2, CayleyFrame)
     with torch.no_grad():
         plain.by_size["8"].entries.copy_(pool.by_size["8"].entries)
     assert not torch.allclose(pool()[0], plain()[0], atol=1e-3)
     for now, then in zip(pool(), pool.initial(), strict=True):
         assert torch.equal(now, then)
-    again = FramePool([8, 8], 2, CayleyFrame, pack=partial(pack_on_save, bits=2, group=13), keep_initial=True)
-    again.load_state_dict(state)
-    assert all(torch.equal(one, other) for one, other in zip(again(), pool(), strict=True))
+
+
+@pytest.mark.parametrize("name", PACKINGS)
+@pytest.mark.parametrize("again", [lambda pool: pool, copy.deepcopy], ids=["itself", "copy"])
+def test_a_packed_start_is_the_same_after_saving_and_loading_twice(name, again):
+    pool = packed_pool(name)
+    with torch.no_grad():
+        pool.by_size["8"].entries.add_(torch.randn(2, 13))
+    pool, expected = again(pool), [pool(), pool.initial()]
+    for _ in range(2):
+        loaded = packed_pool(name)
+        loaded.load_state_dict(pool.state_dict())
+        for found, frames in zip([loaded(), loaded.initial()], expected, strict=True):
+            assert all(torch.equal(one, other) for one, other in zip(found, frames, strict=True))
+        torch.testing.assert_close(loaded.state_dict(), pool.state_dict(), rtol=0, atol=0)
+        pool = loaded
 
 
 @pytest.mark.parametrize("make", [copy.deepcopy, lambda pool: pool.double()], ids=["copy", "double"])
