@@ -156,7 +156,11 @@ def test_the_trainers_checkpoints_have_one(tmp_path):
          ["trained numbers: 54; LoRA of rank 1 trains 132", "Circuit 2 of 2: 7 qubits", "- reps: 2", "as a plain LoRA",
           "- other_sizes: pad"]),
         (QuantumPEFTConfig(r=2, target_modules=HEAD, parametrization="cayley", diagonal="rademacher"),
-         ["frozen numbers, saved with them: 258", "parametrization of the frames: cayley"]),  # 2 (100 + 32) - 6
+         ["frozen numbers, saved with them: 258", "parametrization of the frames: cayley",  # 2 (100 + 32) - 6
+          "is lora_alpha / r = 16 times U diag(l) V^T, less its frozen value at the start;",
+          "layers: 1; rank of each update, at most: 4"]),
+        (QuantumPEFTConfig(r=4, lora_alpha=6, target_modules=HEAD, use_rslora=True),
+         ["is lora_alpha / sqrt(r) = 3 times U diag(l) V^T; U and V have K = 4", "rank of each update, at most: 4"]),
         (SoRAConfig(r=2, target_modules=HEAD), ["# SORA adapter", "import qpeft.adapters"]),
     ],
     ids=lambda value: type(value).__name__,
