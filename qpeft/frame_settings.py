@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from qpeft.errors import ConfigError
 from qpeft.generators.diagonal import DIAGONALS, DiagonalNode
 from qpeft.generators.frames import FRAMES, OTHER_SIZES, ActingFrame, Frame
@@ -77,12 +79,16 @@ class FrameSettings:
             raise ConfigError(
                 f"parametrization {self.parametrization!r} needs node_size, the size N' of a node, e.g. 4"
             )
+        with torch.device("meta"):  # where nothing is drawn
+            given = {name: value for name, value in self._of_frames().items() if name != "intrinsic_rank"}
+            kind(self.node_size or 2, 1, **given)  # raises for what no frame can be, whatever its size
+            self.new_diagonal(2, 1)
         self._check_network()
-        given = [name for name in _OF_QUANTIZATION if getattr(self, name) is not None]
+        unused = [name for name in _OF_QUANTIZATION if getattr(self, name) is not None]
         if self.bits is not None:
             check_quantization(self.bits, **self.quantization())
-        elif given:
-            raise ConfigError(f"{given[0]} needs bits, which are not given; set bits to 1 to 8, or leave it out")
+        elif unused:
+            raise ConfigError(f"{unused[0]} needs bits, which are not given; set bits to 1 to 8, or leave it out")
 
     def _check_numbers(self) -> None:
         for name, least in _WHOLE.items():
@@ -150,12 +156,15 @@ class FrameSettings:
             ConfigError: Settings that do not allow such frames.
         """
         kind = FRAMES[self.parametrization]
-        given = {name: getattr(self, name) for name in _OF_FRAMES if getattr(self, name) is not None}
-        make: FrameFactory = partial(kind, **given, **circuit)
+        make: FrameFactory = partial(kind, **self._of_frames(), **circuit)
         if not issubclass(kind, ActingFrame) or is_power(size, self.node_size or 2):
             return make(size, columns, count)
         self._check_parts(size)
         return OTHER_SIZES[self.other_sizes or OTHER_SIZE](size, columns, count, node=make)
+
+    def _of_frames(self) -> dict[str, Any]:
+        """The settings of frames that are given."""
+        return {name: getattr(self, name) for name in _OF_FRAMES if getattr(self, name) is not None}
 
     def _check_parts(self, size: int) -> None:
         """Raises `ConfigError` unless nodes can make the powers of two that another size is put together from."""

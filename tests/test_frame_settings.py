@@ -188,6 +188,13 @@ def test_unknown_names_are_refused(options, message):
         ({"parametrization": "taylor", "init_scale": float("nan")}, "init_scale is nan; it must be a finite number"),
         ({"parametrization": "taylor", "init_scale": "1"}, "init_scale is '1'; it must be a finite number"),
         ({"diagonal": "rademacher", "tau": float("inf")}, "tau is inf; it must be a finite number"),
+        ({"parametrization": "taylor", "init_scale": -1.0}, r"init_scale must be finite and at least 0, got -1\.0"),
+        ({"parametrization": "cayley", "triangle": "x"}, "triangle must be 'strict' or 'diagonal', got 'x'"),
+        ({"truncate": "x"}, "truncate must be 'columns' or 'rows', got 'x'"),
+        ({"parametrization": "givens", "truncate": 1}, "truncate must be 'columns' or 'rows', got 1"),
+        ({"parametrization": "node", "node_size": 4, "sublayers": "x"}, "sublayers is 'x'; it must be 'eq2' .* 'fig7'"),
+        ({"measurement": "x"}, "unknown measurement 'x'.* Available: identity, square"),
+        ({"diagonal": "rademacher", "tau": 0.5}, "tau is 0.5; .* at least 1"),
         ({"bits": 0}, "bits is 0; allowed are the whole numbers 1 to 8"),
         ({"bits": 9}, "bits is 9; allowed are the whole numbers 1 to 8"),
         ({"bits": 2.0}, "bits is 2.0; allowed are the whole numbers 1 to 8"),
@@ -202,3 +209,10 @@ def test_unknown_names_are_refused(options, message):
 def test_bad_settings_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         FrameSettings(**options)
+
+
+@pytest.mark.parametrize(("name", "settings"), GIVEN, ids=[name for name, _ in GIVEN])
+def test_checking_draws_nothing(name, settings):
+    state = torch.get_rng_state()
+    FrameSettings(parametrization=name, **settings)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -25,7 +25,7 @@ from qpeft.generators.diagonal import DiagonalNode
 from qpeft.generators.frames import FRAMES, FramePool, PauliFrame
 from qpeft.generators.packed_state import pack_on_save
 from qpeft.options import check_whole, is_whole, option
-from qpeft.qcircuits import Circuit
+from qpeft.qcircuits import ANSATZE, Circuit
 
 _SETTINGS = tuple(field.name for field in fields(FrameSettings))
 _DEFAULTS = tuple(name for name in _SETTINGS if name != "init_scale")  # which counts for nothing once numbers trained
@@ -36,17 +36,27 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
     """Configuration of Quantum-PEFT (arXiv 2503.05431): dW = lora_alpha / r * U diag(l) V^T, of rank r = K at most.
 
     U and V have K orthonormal columns, generated from few trained numbers; l is zero at the start, so that the adapter
-    starts as the identity. The scale is the paper's; its settings are r=3 with "pauli" for GLUE, and r=2 with "taylor",
-    intrinsic_rank=1 and order=3 for GPT-2.
+    starts as the identity. The scale is the paper's, with `use_rslora` lora_alpha / sqrt(r); the paper's settings are
+    r=3 with "pauli" for GLUE, and r=2 with "taylor", intrinsic_rank=1 and order=3 for GPT-2.
+
+    Signs (diagonal="rademacher") and a `measurement` make an l that is not zero at the start. The update of the start
+    is then subtracted, which doubles the rank. Signs are the identity at the start in evaluation alone: in training
+    about an eighth of them are drawn as -1.
 
     With `network`, dW is lora_alpha / r times a tensor network of such frames, whose bonds have size r, around a core
-    or diagonal that is zero at the start. Its rank is r, for a "tensor_ring" r**2, for "tucker" r**(modes / 2) at most.
+    or diagonal that starts as l does. Its rank is r, for a "tensor_ring" r**2, for "tucker" r**(modes / 2) at most, or
+    twice that where a start is subtracted.
 
     Raises:
         ConfigError: A value that is not allowed, or a setting that the parametrization does not have.
 
     Example:
-        >>> QuantumPEFTConfig(r=3, parametrization="taylor", order=3, target_modules=["c_attn"]).intrinsic_rank
+        >>> from peft import get_peft_model
+        >>> config = QuantumPEFTConfig(r=3, target_modules=["0"])
+        >>> get_peft_model(nn.Sequential(nn.Linear(16, 16)), config).get_nb_trainable_parameters()[0]
+        23
+        >>> 2 * (3 * 4 - 2) + 3  # the angles of U and of V, on log2 16 qubits, and l
+        23
     """
 
     exported: ClassVar[str] = "as a plain LoRA of peft's, which needs neither qpeft nor a circuit"
@@ -63,6 +73,8 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
         self.peft_type = QpeftType.QUANTUM_PEFT
         FrameSettings.__post_init__(self)
         check_ansatz(self.ansatz)
+        if isinstance(self.ansatz, str) and self.ansatz != CUSTOM and self.resolved is None:
+            ANSATZE[self.ansatz]  # an unknown name raises; that of a saved adapter, which has its circuits, need not be
         if self.reps is not None:
             check_whole("reps", self.reps, least=0)
         for name in ("ansatz", "reps"):

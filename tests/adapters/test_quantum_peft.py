@@ -407,6 +407,14 @@ def test_a_saved_adapter_does_not_take_another_circuit(tmp_path):
         PeftModel.from_pretrained(gpt2(), tmp_path, config=read)
 
 
+def test_a_saved_circuit_needs_its_name_no_more(tmp_path):
+    model = trained(ansatz="ry_cnot")
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(path.read_text().replace('"ry_cnot"', '"gone"'))
+    assert torch.equal(logits(PeftModel.from_pretrained(gpt2(), tmp_path)), logits(model))
+
+
 def test_a_function_of_changing_circuits_is_refused():
     calls = iter(range(99))
     base = gpt2()
@@ -647,6 +655,8 @@ BAD = {
     "no angles": ([(4, 4)], {"ansatz": CircuitBuilder(2).h(0).build()}, "no angles, so nothing would train; give one"),
     "no circuit": ([(4, 4)], {"ansatz": lambda qubits, reps: 3}, "returned a int; expected a qpeft Circuit"),
     "an unknown circuit": ([(4, 4)], {"ansatz": "ry_cnott"}, "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
+    "an unknown circuit, without a model": ([], {"ansatz": "ry_cnott"}, "unknown ansatz 'ry_cnott'. Did you mean"),
+    "an unknown triangle": ([], TAYLOR | {"triangle": "x"}, "triangle must be 'strict' or 'diagonal'"),
     "a measured sign": (
         [], {"diagonal": "rademacher", "measurement": "square"}, "measurement is no setting of diagonal 'rademacher'"
     ),
