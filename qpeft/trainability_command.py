@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qpeft.options import build
+from qpeft.terminal import quiet
 from qpeft.training.runs import read_settings
 from qpeft.training.trainability_config import StudyConfig
 
@@ -33,10 +34,13 @@ def gradient_variance(
     Example: qpeft gradient-variance --ansatz ry_cnot,rx_cnot --qubits 2-6 --reps 1,4,16
 
     Example: qpeft gradient-variance --qubits 2-5 --reps 1,4 --engines exact,exact:256,pauli@ibm_torino
+
+    Example: qpeft gradient-variance --observables loss,local --qubits 4-8 --reps 1,4 --steps 0,20
     """
     settings = build(StudyConfig, read_settings(config) if config else {}, flags)
     from qpeft.training.trainability_study import HEADER, decay_table, study
 
+    quiet()
     try:
         found = study(settings, console)
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from qpeft.cli import main
-from qpeft.training import trainability
+from qpeft.training import trainability_gradients
 from qpeft.training.trainability_config import StudyConfig
 from qpeft.training.trainability_folder import CONTENTS
 
@@ -56,7 +56,7 @@ def test_a_study_leaves_tables_plots_a_page_and_every_derivative(run, tmp_path):
 
 
 def test_an_interrupted_study_goes_on_where_it_was(run, tmp_path, monkeypatch):
-    real, ran = trainability.cost_gradients, []
+    real, ran = trainability_gradients.cost_gradients, []
 
     def cut(engine, circuit, *rest):
         if len(ran) == 3:
@@ -64,11 +64,11 @@ def test_an_interrupted_study_goes_on_where_it_was(run, tmp_path, monkeypatch):
         ran.append(circuit)
         return real(engine, circuit, *rest)
 
-    monkeypatch.setattr(trainability, "cost_gradients", cut)
+    monkeypatch.setattr(trainability_gradients, "cost_gradients", cut)
     code, out, _ = run(*TINY)
     assert code == 130 and "--resume" in out
     assert len(list((tmp_path / "study" / "raw").glob("*.parquet"))) == 3
-    monkeypatch.setattr(trainability, "cost_gradients", lambda *given: ran.append(given) or real(*given))
+    monkeypatch.setattr(trainability_gradients, "cost_gradients", lambda *given: ran.append(given) or real(*given))
     assert run(*TINY, "--resume")[0] == 0
     assert len(ran) == 6  # each point once
     resumed = (tmp_path / "study" / "table.csv").read_text(encoding="utf8")
@@ -90,11 +90,22 @@ def test_the_folder_of_another_experiment_is_refused(run, tmp_path):
     assert (tmp_path / "study" / "raw").is_dir()
 
 
+def test_the_loss_on_a_text_is_studied_beside_observables(run, tmp_path, model_folder, text_file):
+    given = ("--model", model_folder, "--data", text_file, "--context", 16, "--rank", 1, "--steps", "0,1")
+    assert run(*TINY, "--observables", "loss", "--qubits", "2,3", "--reps", 1, *given)[0] == 0
+    rows = read(tmp_path / "study" / "table.csv")
+    assert [(row["qubits"], row["observable"], row["two_design"]) for row in rows] == [
+        (n, name, "") for n in ("2", "3") for name in ("loss-0", "loss-1")
+    ]  # fmt: skip
+    assert (tmp_path / "study" / "plots" / "loss-1-exact-qubits.svg").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--initialisations", 1), "initialisations is 1"),
-        (("--observables", "z"), "unknown observable 'z'"),
+        (("--observables", "z"), "unknown observable 'z'. Available: global, local, loss"),
+        (("--observables", "loss", "--model", "nowhere/"), "nowhere/"),
         (("--ansatz", "none"), "unknown ansatz 'none'"),
         (("--qubits", "8-2"), "qubits is '8-2'"),
         (("--qubits", "70", "--reps", "1"), "70 qubits do not fit"),

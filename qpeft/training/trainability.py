@@ -16,7 +16,7 @@ from rich.progress import Progress
 from qpeft.errors import ConfigError
 from qpeft.options import check_whole
 from qpeft.qcircuits.seeding import Draws
-from qpeft.training.trainability_gradients import OBSERVABLES, cost_gradients, draw_angles
+from qpeft.training.trainability_gradients import OBSERVABLES, Objective, draw_angles
 from qpeft.training.trainability_points import Circuits, Point, plan_points
 from qpeft.training.trainability_raw import RawGradients
 from qpeft.training.trainability_references import is_one_product_layer, one_layer_global, two_design
@@ -31,11 +31,12 @@ class VarianceRow:
         ansatz: Name of the ansatz, or of a circuit of one's own.
         num_qubits: N.
         reps: Layers of the ansatz, or repetitions of the circuit.
-        observable: "global" or "local".
+        observable: "global" or "local", or the name of another objective.
         engine: What ran the circuit.
         initialisations: Number of random angles.
         spread: The variances: averaged over all angles, over those of each layer, and of each.
-        two_design: What an angle between two 2-designs would have, real ones if the circuit is real.
+        two_design: What an angle between two 2-designs would have, real ones if the circuit is real; None where it is
+            not derived.
         one_layer: What each angle has in a layer of RY or RX with CNOTs; None for other points.
     """
 
@@ -46,7 +47,7 @@ class VarianceRow:
     engine: str
     initialisations: int
     spread: Spread
-    two_design: float
+    two_design: float | None
     one_layer: float | None
 
     @property
@@ -57,8 +58,9 @@ class VarianceRow:
 
 def gradient_variance(
     circuits: Circuits, qubits: Sequence[int] = (2, 4, 6, 8), reps: Sequence[int] = (1, 4, 16),
-    observables: Sequence[str] = tuple(OBSERVABLES), engines: Sequence[str] = ("exact",), initialisations: int = 200,
-    seed: int = 0, bootstrap: Bootstrap | None = None, folder: Path | None = None, display: Progress | None = None,
+    observables: Sequence[str | Objective] = tuple(OBSERVABLES), engines: Sequence[str] = ("exact",),
+    initialisations: int = 200, seed: int = 0, bootstrap: Bootstrap | None = None, folder: Path | None = None,
+    display: Progress | None = None,
 ) -> list[VarianceRow]:  # fmt: skip
     """Variances of dL/dtheta over angles drawn uniformly from (-pi, pi), at every combination of what is given.
 
@@ -69,7 +71,8 @@ def gradient_variance(
         circuits: Names of ansätze, a circuit, a function (num_qubits, reps) -> Circuit, or a dict of such by name.
         qubits: Numbers of qubits; a circuit of one's own keeps its own.
         reps: Numbers of layers; a circuit of one's own is repeated so often, with angles of its own each time.
-        observables: "global", |0...0><0...0|, and "local", Z on qubit 0.
+        observables: "global", |0...0><0...0|, "local", Z on qubit 0, or an objective, such as one of
+            `qpeft.training.trainability_loss.text_losses`.
         engines: What runs the circuits, e.g. "exact", "exact:1024", "pauli@ibm_torino".
         initialisations: Number of random angles at each point.
         seed: Decides what is drawn.
@@ -117,18 +120,18 @@ def variances(
 
 
 def _gradients(point: Point, initialisations: int, seed: int) -> Array:
-    angles = draw_angles(point.circuit, initialisations, seed)
-    cost = OBSERVABLES[point.observable]
-    found: Array = cost_gradients(point.new_engine(seed), point.circuit, angles, cost, point.is_noisy).numpy()
+    angles, engine = draw_angles(point.circuit, initialisations, seed), point.new_engine(seed)
+    found: Array = point.objective.gradients(engine, point.circuit, angles, point.is_noisy).numpy()
     return found
 
 
 def _row(point: Point, gradients: Array, bootstrap: Bootstrap, seed: int) -> VarianceRow:
+    is_derived = point.observable in OBSERVABLES
     has_one_layer = point.observable == "global" and is_one_product_layer(point.circuit)
     return VarianceRow(
         point.ansatz, point.num_qubits, point.reps, point.observable, point.engine, len(gradients),
         spread(gradients, layers_of(point.circuit), bootstrap, seed),
-        two_design(point.observable, point.num_qubits, point.circuit.is_real),
+        two_design(point.observable, point.num_qubits, point.circuit.is_real) if is_derived else None,
         one_layer_global(point.num_qubits) if has_one_layer else None,
     )  # fmt: skip
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 
 from qpeft.errors import ConfigError
-from qpeft.options import check_whole, option
+from qpeft.generator_settings import PRESETS, STARTS
+from qpeft.options import at_least, check_whole, option
 from qpeft.qcircuits import ANSATZE
 from qpeft.training.trainability_gradients import OBSERVABLES
 from qpeft.training.trainability_statistics import Bootstrap
@@ -19,7 +21,9 @@ class StudyOptions:
     ansatz: str = option("all", f"ansätze: all, or some of {', '.join(ANSATZE)}")
     qubits: str = option("2-8", "numbers of qubits, e.g. 2-8 or 2,4,6")
     reps: str = option("1,2,4,8,16,32,64", "numbers of layers")
-    observables: str = option(",".join(OBSERVABLES), "costs: global is |0...0><0...0|, local is Z on qubit 0")
+    observables: str = option(
+        ",".join(OBSERVABLES), "costs: global is |0...0><0...0|, local is Z on qubit 0, loss is QPA's on text"
+    )
     engines: str = option("exact", "what runs the circuits, e.g. exact,exact:1024,pauli@ibm_torino")
     initialisations: int = option(200, "random angles at each point")
     confidence: float = option(0.95, "share of the resampled variances inside a band")
@@ -44,6 +48,32 @@ class StudyOptions:
 
 
 @dataclass(frozen=True)
+class LossOptions:
+    """The loss of QPA on a text, if it is among the observables."""
+
+    model: str = option("embedded", "model whose output head is adapted: hub id, folder, or embedded")
+    data: str = option("embedded", "text file, folder with text files, dataset on the hub, or embedded")
+    context: int = option(128, "tokens that the loss is averaged over")
+    rank: int = option(4, "rank r of the generated update")
+    preset: str = option("default", "the mapping network: default, or the paper's")
+    start: str = option("paper", "paper: all random; identity gives the angles no gradient before the first step")
+    steps: str = option("0,20", "training steps before the gradient is taken; one study each")
+    learning_rate: float | None = option(None, "of those steps (the preset's own if not given)")
+
+    def __post_init__(self) -> None:
+        at_least(2, self, "context")
+        at_least(1, self, "rank")
+        PRESETS[self.preset]
+        if self.start not in STARTS:
+            raise ConfigError(f"start {self.start!r} is not one of {', '.join(STARTS)}")
+        steps = whole_numbers("steps", self.steps, 0)
+        if self.start == "identity" and 0 in steps:
+            raise ConfigError("with start 'identity' the angles have no gradient before the first step; give --steps 1")
+        if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ConfigError(f"learning_rate is {self.learning_rate}; it must be a finite number above 0")
+
+
+@dataclass(frozen=True)
 class OutputOptions:
     """Where the results go."""
 
@@ -61,6 +91,7 @@ class StudyConfig:
     """All settings of `qpeft gradient-variance`."""
 
     study: StudyOptions = field(default_factory=StudyOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
     run: OutputOptions = field(default_factory=OutputOptions)
 
 
@@ -69,8 +100,8 @@ def listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def whole_numbers(name: str, text: str) -> list[int]:
-    """Numbers of at least 1 and ranges of them, in order, each once.
+def whole_numbers(name: str, text: str, least: int = 1) -> list[int]:
+    """Numbers of at least `least` and ranges of them, in order, each once.
 
     Raises:
         ConfigError: Anything else.
@@ -82,9 +113,9 @@ def whole_numbers(name: str, text: str) -> list[int]:
     found: set[int] = set()
     for item in listed(text):
         ends = re.fullmatch(r"(\d{1,6})(-(\d{1,6}))?", item)
-        low, high = (int(ends[1]), int(ends[3] or ends[1])) if ends else (0, 0)
-        if not 1 <= low <= high:
-            raise ConfigError(f"{name} is {text!r}; give numbers of at least 1, or ranges, e.g. 2-8 or 2,4,6")
+        low, high = (int(ends[1]), int(ends[3] or ends[1])) if ends else (-1, -1)
+        if not least <= low <= high:
+            raise ConfigError(f"{name} is {text!r}; give numbers of at least {least}, or ranges, e.g. 2-8 or 2,4,6")
         found |= set(range(low, high + 1))
     if not found:
         raise ConfigError(f"{name} is {text!r}; give at least one number, e.g. 2-8 or 2,4,6")

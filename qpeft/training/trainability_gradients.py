@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +37,45 @@ def _first_qubit(probabilities: Tensor) -> Tensor:
 
 
 OBSERVABLES: Registry[Cost] = Registry("observable", {"global": _all_zeros, "local": _first_qubit})
+
+
+class Objective(Protocol):
+    """What is differentiated.
+
+    Attributes:
+        name: Its name in tables and files.
+        settings: What decides its numbers beside circuit, angles and engine, as plain data.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def check(self, circuit: Circuit) -> None:
+        """Raises `ConfigError` if it cannot be asked of the circuit."""
+
+    def gradients(self, engine: Engine, circuit: Circuit, angles: Tensor, is_noisy: bool) -> Tensor:
+        """dL/dtheta of every row of angles: (n, P) -> (n, P); `is_noisy` as in `cost_gradients`."""
+
+
+@dataclass(frozen=True)
+class Observable:
+    """The expectation of one of `OBSERVABLES`; all initialisations run as one batch."""
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def check(self, circuit: Circuit) -> None:
+        """Every circuit has expectations; an unknown name raises."""
+        OBSERVABLES[self.name]
+
+    def gradients(self, engine: Engine, circuit: Circuit, angles: Tensor, is_noisy: bool) -> Tensor:
+        return cost_gradients(engine, circuit, angles, OBSERVABLES[self.name], is_noisy)
 
 
 def draw_angles(circuit: Circuit, initialisations: int, seed: int) -> Tensor:

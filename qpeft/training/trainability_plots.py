@@ -38,7 +38,9 @@ def reps_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
 
 def _ylabel(rows: Sequence[VarianceRow]) -> str:
     engine = "" if rows[0].engine == "exact" else f", {rows[0].engine}"
-    return rf"$\mathrm{{Var}}(\partial L/\partial\theta)$ (rad$^{{-2}}$), {NAMES[rows[0].observable]}{engine}"
+    name = rows[0].observable
+    unit = r"rad$^{-2}$" if name in NAMES else r"nats$^2$ rad$^{-2}$"
+    return rf"$\mathrm{{Var}}(\partial L/\partial\theta)$ ({unit}), {NAMES.get(name, name)}{engine}"
 
 
 def _groups(
@@ -68,7 +70,7 @@ def _lines(
 
 
 def _against_qubits(rows: Sequence[VarianceRow]) -> list[ReferenceLine]:
-    designs = {row.num_qubits: row.two_design for row in rows}
+    designs = {row.num_qubits: row.two_design for row in rows if row.two_design is not None}
     layers = {row.num_qubits: row.one_layer for row in rows if row.one_layer is not None}
     drawn = ((TWO_DESIGN, designs), (ONE_LAYER, layers))
     return [ReferenceLine(name, sorted(at), [at[n] for n in sorted(at)]) for name, at in drawn if at]
@@ -77,5 +79,5 @@ def _against_qubits(rows: Sequence[VarianceRow]) -> list[ReferenceLine]:
 def _against_reps(rows: Sequence[VarianceRow]) -> list[ReferenceLine]:
     """Levels, in the colours of their lines."""
     ends = [min(row.reps for row in rows), max(row.reps for row in rows)]
-    designs = {row.num_qubits: row.two_design for row in rows}
+    designs = {row.num_qubits: row.two_design for row in rows if row.two_design is not None}
     return [ReferenceLine(TWO_DESIGN, ends, [level] * 2, str(n)) for n, level in sorted(designs.items())]

@@ -15,7 +15,7 @@ from qpeft.errors import ConfigError
 from qpeft.options import check_whole
 from qpeft.qcircuits import ANSATZE, Circuit, Engine
 from qpeft.qcircuits.ansatz import AnsatzFunction
-from qpeft.training.trainability_gradients import OBSERVABLES, check_size
+from qpeft.training.trainability_gradients import Objective, Observable, check_size
 
 Circuits = str | Circuit | AnsatzFunction | Iterable[str] | Mapping[str, Circuit | AnsatzFunction]
 """Names of registered ansätze, a circuit, a function (num_qubits, reps) -> Circuit, or such by a name of one's own."""
@@ -29,19 +29,23 @@ class Point:
         ansatz: Name of the ansatz, or of a circuit of one's own.
         reps: Its layers; for a circuit of one's own, how often it is repeated.
         circuit: What they give.
-        observable: What is measured: a name in `OBSERVABLES`.
+        objective: What is differentiated.
         engine: Runs it, in the grammar of `qpeft.engines`.
     """
 
     ansatz: str
     reps: int
     circuit: Circuit
-    observable: str
+    objective: Objective
     engine: str
 
     @property
     def num_qubits(self) -> int:
         return self.circuit.num_qubits
+
+    @property
+    def observable(self) -> str:
+        return self.objective.name
 
     @property
     def label(self) -> str:
@@ -65,13 +69,18 @@ class Point:
         """What decides the point's numbers, as plain data."""
         checksum = hashlib.sha256(self.circuit.to_json().encode()).hexdigest()
         return {
-            "observable": self.observable, "engine": self.engine, "initialisations": initialisations, "seed": seed,
-            "num_qubits": self.num_qubits, "reps": self.reps, "circuit": checksum,
+            **self.objective.settings, "observable": self.observable, "engine": self.engine,
+            "initialisations": initialisations, "seed": seed, "num_qubits": self.num_qubits, "reps": self.reps,
+            "circuit": checksum,
         }  # fmt: skip
 
 
 def plan_points(
-    circuits: Circuits, qubits: Sequence[int], reps: Sequence[int], observables: Sequence[str], engines: Sequence[str]
+    circuits: Circuits,
+    qubits: Sequence[int],
+    reps: Sequence[int],
+    observables: Sequence[str | Objective],
+    engines: Sequence[str],
 ) -> list[Point]:
     """All combinations, circuits outside, engines inside.
 
@@ -82,16 +91,16 @@ def plan_points(
     for what, numbers in (("qubits", qubits), ("reps", reps)):
         for number in _given(what, numbers):
             check_whole(what, number)
-    for observable in _given("observables", observables):
-        OBSERVABLES[observable]
+    objectives = [Observable(o) if isinstance(o, str) else o for o in _given("observables", observables)]
     points = [
-        Point(name, layers, circuit, observable, engine)
+        Point(name, layers, circuit, objective, engine)
         for name, layers, circuit in _circuits(circuits, qubits, reps)
-        for observable in observables
+        for objective in objectives
         for engine in _given("engines", engines)
     ]
-    made = {name: Point("", 1, points[0].circuit, observables[0], name).new_engine(0) for name in engines}
+    made = {point.engine: point.new_engine(0) for point in points[: len(engines)]}
     for point in points:
+        point.objective.check(point.circuit)
         check_size(made[point.engine], point.circuit, point.engine, point.is_noisy)
     labels = [point.label for point in points]
     twice = sorted({label for label in labels if labels.count(label) > 1})

@@ -9,15 +9,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+from qpeft.errors import UnknownNameError, unknown_name
 from qpeft.files import write_text
 from qpeft.training.progress import new_display
 from qpeft.training.report import markdown_table
 from qpeft.training.trainability import DecayRow, VarianceRow, decays, variances
 from qpeft.training.trainability_config import StudyConfig, listed, whole_numbers
 from qpeft.training.trainability_folder import PLOTS, RAW, StudyFolder
+from qpeft.training.trainability_gradients import OBSERVABLES, Objective
 from qpeft.training.trainability_plots import qubits_plot, reps_plot
 from qpeft.training.trainability_points import plan_points
 
+LOSS = "loss"
 HEADER = ("ansatz", "observable", "engine", "layers", "log2/qubit", "std. error", "points")
 
 
@@ -42,7 +45,7 @@ def study(config: StudyConfig, console: Console | None = None) -> Study:
     asked, folder = config.study, StudyFolder(Path(config.run.output), config)
     points = plan_points(
         asked.ansatz_names, whole_numbers("qubits", asked.qubits), whole_numbers("reps", asked.reps),
-        listed(asked.observables), listed(asked.engines),
+        _objectives(config), listed(asked.engines),
     )  # fmt: skip
     folder.begin()
     with new_display(console or Console(quiet=True)) as display:
@@ -52,6 +55,21 @@ def study(config: StudyConfig, console: Console | None = None) -> Study:
     write_text(folder.path / "report.md", _page(config, rows, pictures))
     folder.finish()
     return Study(folder.path, rows)
+
+
+def _objectives(config: StudyConfig) -> list[str | Objective]:
+    """The observables by name, and the loss after each number of steps."""
+    found: list[str | Objective] = []
+    for name in listed(config.study.observables):
+        if name == LOSS:
+            from qpeft.training.trainability_loss import text_losses
+
+            found += text_losses(config.loss, config.study.seed)
+        elif name in OBSERVABLES:
+            found.append(name)
+        else:
+            raise UnknownNameError(unknown_name("observable", name, (*OBSERVABLES, LOSS)))
+    return found
 
 
 def _plots(folder: Path, rows: Sequence[VarianceRow]) -> list[str]:

@@ -1,0 +1,193 @@
+"""The loss of QPA on a text, as a function of the circuit's angles.
+
+The generated update changes the output head alone, so the loss depends on the adapter only through
+
+    logits = h W^T + (alpha / r) h A^T B^T
+
+with the hidden states h before the head, which are found once. Initialisations run one after another: each trains a
+mapping network of its own, and the logits of one fill the memory that a batch of circuits would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qpeft.adapters.bank import QPABank
+from qpeft.adapters.config import QPAConfig
+from qpeft.adapters.lora import lora_pieces
+from qpeft.adapters.method_table import METHODS
+from qpeft.errors import ConfigError
+from qpeft.qcircuits import Circuit, Engine
+from qpeft.training.config import DataOptions, ModelOptions, TrainConfig
+from qpeft.training.data import IGNORED
+from qpeft.training.finetune import prepare
+from qpeft.training.trainability_config import LossOptions, whole_numbers
+from qpeft.training.trainability_gradients import DTYPE
+
+HEAD = "lm_head"
+ANGLES = "generators.0.source.angles"  # a bank's parameter
+TRAINING_BATCHES = 8  # that the steps before the gradient take in turn
+
+
+@dataclass(frozen=True, eq=False)
+class TextBatch:
+    """An example of a text before the output head.
+
+    Attributes:
+        hidden: (T, H) hidden states.
+        logits: (T, V) of the model as it is.
+        targets: (T,) next tokens.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    targets: Tensor
+
+    def loss(self, weights: dict[str, Tensor], scale: float) -> Tensor:
+        """Nats per token with the update scale * B A of the head."""
+        update = self.hidden @ weights["lora_A"].T @ weights["lora_B"].T
+        return F.cross_entropy(self.logits + scale * update, self.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class TextLoss:
+    """An objective: the loss on the first batch, after some training steps on the others.
+
+    Attributes:
+        batches: Batches of the text.
+        options: The adapter's settings.
+        steps: Steps of AdamW, of angles and mapping network, before the gradient is taken.
+        seed: Decides the mapping networks.
+    """
+
+    batches: Sequence[TextBatch]
+    options: LossOptions
+    steps: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"loss-{self.steps}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        asked = self.options
+        return {
+            "model": asked.model, "data": asked.data, "context": asked.context, "rank": asked.rank,
+            "preset": asked.preset, "start": asked.start, "learning_rate": self.learning_rate,
+        }  # fmt: skip
+
+    @property
+    def learning_rate(self) -> float:
+        given = self.options.learning_rate
+        return METHODS["qpa"].usual_learning_rate({"preset": self.options.preset}) if given is None else given
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Of the head: (V, H)."""
+        return self.batches[0].logits.shape[1], self.batches[0].hidden.shape[1]
+
+    def config(self, circuit: Circuit) -> QPAConfig:
+        """The adapter whose generator has as many chunks as the circuit has basis states, or the fewest less."""
+        rank, size = self.options.rank, self.options.rank * sum(self._shape)
+        return QPAConfig(
+            r=rank, lora_alpha=2 * rank, target_modules=[HEAD], preset=self.options.preset, start=self.options.start,
+            ansatz=circuit, chunk_size=-(-size >> circuit.num_qubits), seed=self.seed,
+        )  # fmt: skip
+
+    def check(self, circuit: Circuit) -> None:
+        """Raises `ConfigError` if the head has too few weights for the circuit's basis states."""
+        size = self.options.rank * sum(self._shape)
+        if size <= 2 ** (circuit.num_qubits - 1):
+            raise ConfigError(
+                f"{circuit.num_qubits} qubits are too many for {size:,} generated weights, at least one a basis state: "
+                f"at most {(size - 1).bit_length()} qubits. Give fewer, or a higher --rank"
+            )
+
+    def gradients(self, engine: Engine, circuit: Circuit, angles: Tensor, is_noisy: bool) -> Tensor:
+        """See `Objective.gradients`."""
+        return torch.stack([self._gradient(engine, circuit, row, number) for number, row in enumerate(angles)])
+
+    def bank(self, engine: Engine, circuit: Circuit, angles: Tensor, number: int) -> QPABank:
+        """The generator of one initialisation."""
+        config = self.config(circuit)
+        pieces = lora_pieces(config, {HEAD: self._shape})
+        own = np.random.SeedSequence([self.seed, circuit.num_qubits, circuit.num_parameters, number])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(own.generate_state(1)[0]))
+            frozen = self.seed if self.options.start == "identity" else None
+            bank = QPABank(config.specs(pieces), pieces, engine, frozen).to(DTYPE)
+        with torch.no_grad():
+            bank.get_parameter(ANGLES).copy_(angles)
+        return bank
+
+    def _gradient(self, engine: Engine, circuit: Circuit, angles: Tensor, number: int) -> Tensor:
+        bank = self.bank(engine, circuit, angles, number)
+        optimiser = torch.optim.AdamW(bank.parameters(), lr=self.learning_rate, weight_decay=0.0)
+        for step in range(self.steps):
+            optimiser.zero_grad()
+            self._loss(bank, 1 + step % (len(self.batches) - 1)).backward()
+            nn.utils.clip_grad_norm_(bank.parameters(), 1.0)
+            optimiser.step()
+        (found,) = torch.autograd.grad(self._loss(bank, 0), bank.get_parameter(ANGLES))
+        return found
+
+    def _loss(self, bank: QPABank, batch: int) -> Tensor:
+        weights = bank()[HEAD]
+        return self.batches[batch].loss(dict(weights), scale=2.0)  # alpha / r
+
+
+def text_losses(options: LossOptions, seed: int = 0) -> list[TextLoss]:
+    """An objective for each number of steps in `options.steps`, of one model and text.
+
+    Raises:
+        ConfigError: A model or text that cannot be loaded, a text that is too short, or a model whose logits are not
+            just what its output head gives.
+    """
+    config = TrainConfig(
+        model=ModelOptions(model=options.model), data=DataOptions(data=options.data, context=options.context)
+    )
+    prepared = prepare(config)
+    numbers = whole_numbers("steps", options.steps, 0)
+    needed = 1 + (TRAINING_BATCHES if max(numbers) else 0)
+    if len(prepared.train) < min(needed, 2):
+        raise ConfigError(
+            f"the text has {len(prepared.train)} example(s) of {options.context} tokens; training steps need another "
+            "than the one the gradient is taken on. Give a longer text or a smaller --context"
+        )
+    inputs, targets = prepared.train.inputs[:needed], prepared.train.targets[:needed]
+    batches = [before_head(prepared.model, *pair) for pair in zip(inputs, targets, strict=True)]
+    return [TextLoss(batches, options, steps, seed) for steps in numbers]
+
+
+@torch.no_grad()
+def before_head(model: Any, inputs: Tensor, targets: Tensor) -> TextBatch:
+    """One forward pass of the base model: inputs (T,) and next tokens (T,) -> what its head is given and gives.
+
+    Raises:
+        ConfigError: The model has no linear output head, or changes what the head gives.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise ConfigError(f"{type(model).__name__} has no linear output head; give a causal language model that has")
+    seen: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        logits = model.eval()(input_ids=inputs[None].to(head.weight.device)).logits[0]
+    finally:
+        handle.remove()
+    if not torch.allclose(head(seen[0])[0], logits, rtol=1e-3, atol=1e-3):
+        raise ConfigError(
+            f"{type(model).__name__} changes its logits after the output head (it caps or scales them); the gradient "
+            "through the head alone would be another. Give a model that does not"
+        )
+    counted = targets != IGNORED
+    hidden = seen[0][0].cpu().to(DTYPE)
+    return TextBatch(hidden[counted], logits.cpu().to(DTYPE)[counted], targets[counted])
