@@ -13,6 +13,7 @@ from qpeft.generators.diagonal import DiagonalNode
 from qpeft.generators.frames import FramePool
 from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.frames.pool import Pack
+from qpeft.generators.subtraction import factors_less_start
 
 
 class FrameBank(Bank):
@@ -54,17 +55,15 @@ class FrameBank(Bank):
         return self.frames.num_kept
 
     def forward(self) -> dict[str, Weights]:
-        A, B = _factors(self.frames(), self.diagonal())
+        factors = _factors(self.frames(), self.diagonal())
         if not self.diagonal.starts_at_zero:
             with torch.no_grad():
-                A0, B0 = _factors(self.frames.initial(), self.diagonal.initial())
-            # Of the ways to write B A - B0 A0 the one whose products are exactly 0 at the start.
-            B = [torch.cat([now - then, then], dim=1) for now, then in zip(B, B0, strict=True)]
-            A = [torch.cat([now, now - then]) for now, then in zip(A, A0, strict=True)]
-        return {name: {"lora_A": a, "lora_B": b} for name, a, b in zip(self._names, A, B, strict=True)}
+                start = _factors(self.frames.initial(), self.diagonal.initial())
+            factors = [factors_less_start(*now, *then) for now, then in zip(factors, start, strict=True)]
+        return {name: {"lora_A": A, "lora_B": B} for name, (B, A) in zip(self._names, factors, strict=True)}
 
 
-def _factors(frames: list[Tensor], diagonals: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """V^T of each layer and U diag(l), from (1, N, K) frames in the order U, V, U, V, ... and (layers, K) diagonals."""
-    left, right = frames[::2], frames[1::2]
-    return [V[0].mT for V in right], [U[0] * diagonal for U, diagonal in zip(left, diagonals, strict=True)]
+def _factors(frames: list[Tensor], diagonals: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """U diag(l) and V^T of each layer, from (1, N, K) frames in the order U, V, U, V, ... and (layers, K) diagonals."""
+    pairs = zip(frames[::2], frames[1::2], diagonals, strict=True)
+    return [(U[0] * diagonal, V[0].mT) for U, V, diagonal in pairs]

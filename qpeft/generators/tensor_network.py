@@ -16,6 +16,7 @@ from qpeft.generators.diagonal import DiagonalNode, RealDiagonal
 from qpeft.generators.folding import check_border
 from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.frames.pool import FramePool, Pack
+from qpeft.generators.subtraction import factors_less_start
 from qpeft.generators.tensor_layouts import SizedLayout
 from qpeft.options import check_whole
 
@@ -112,8 +113,7 @@ class TensorNetwork(nn.Module):
             return B, A
         with torch.no_grad():
             B0, A0 = self._factors(self._nodes(self.frames.initial(), self.diagonal.initial()))
-        # Of the ways to write B A - B0 A0 the one whose products are exactly 0 at the start.
-        return torch.cat([B - B0, B0], dim=2), torch.cat([A, A - A0], dim=1)
+        return factors_less_start(B, A, B0, A0)
 
     def check_factors(self) -> None:
         """Raises `ConfigError` where there are no `factors`; the message gives folds that have them."""
