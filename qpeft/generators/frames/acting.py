@@ -7,7 +7,6 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from qpeft.errors import ConfigError
 from qpeft.generators.frames.base import Frame
 
 
@@ -25,20 +24,3 @@ class ActingFrame(Frame):
         like = next(self.parameters())
         identity = torch.eye(self.size, self.columns, dtype=like.dtype, device=like.device)
         return self.act_on(identity.expand(self.count, -1, -1))
-
-
-def check_acts(frame: Frame) -> None:
-    """Raises `ConfigError` unless the frame can be multiplied with a block, see `act`."""
-    if not isinstance(frame, ActingFrame) and frame.columns != frame.size:
-        raise ConfigError(
-            f"{type(frame).__name__} has {frame.columns} of {frame.size} columns and cannot act on a block; give a "
-            f"node with act_on, e.g. PauliFrame, or one with all {frame.size} columns"
-        )
-
-
-def act(frame: Frame, block: Tensor) -> Tensor:
-    """Q @ block, (count, N, k), for a frame that acts or that has all N columns."""
-    if isinstance(frame, ActingFrame):
-        return frame.act_on(block)
-    whole: Tensor = frame()
-    return whole @ block
