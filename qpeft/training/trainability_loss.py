@@ -60,6 +60,8 @@ class TextBatch:
 class TextLoss:
     """An objective: the loss on the first batch, after some training steps on the others.
 
+    Its variance is over random angles and random mapping networks together.
+
     Attributes:
         batches: Batches of the text.
         options: The adapter's settings.

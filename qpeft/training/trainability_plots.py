@@ -1,14 +1,20 @@
-"""The plots of a study of gradients: variance against qubits for each depth, and against depth for each size."""
+"""The plots of a study of gradients: variance against qubits, against layers, and on different engines."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
 from qpeft.training.trainability import VarianceRow
+from qpeft.training.trainability_gradients import OBSERVABLES
 
-NAMES = {"global": r"global, $|0\cdots0\rangle\langle0\cdots0|$", "local": "local, $Z_0$"}
+NAMES = {
+    "global": r"global, $|0\cdots0\rangle\langle0\cdots0|$",
+    "local": "local, $Z_0$",
+    "loss-0": "QPA loss at the start",
+}
 TWO_DESIGN = "2-design"
 ONE_LAYER = "1 layer, derived"
 
@@ -36,11 +42,29 @@ def reps_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
     bands_plot(paths, panels, "layers", _ylabel(rows), "qubits $N$", log_x=True)
 
 
+def engines_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
+    """Variance against the number of qubits at the most layers, a panel an ansatz, a line an engine.
+
+    Args:
+        paths: Where to save.
+        rows: Those of one observable.
+    """
+    deepest = max(row.reps for row in rows)
+    shown = [row for row in rows if row.reps == deepest]
+    panels = [
+        BandPanel(name, _lines(found, lambda row: row.engine, lambda row: row.num_qubits), _against_qubits(found))
+        for name, found in _groups(shown, lambda row: row.ansatz)
+    ]
+    bands_plot(paths, panels, f"qubits $N$ ({deepest} layers)", _ylabel(shown), "engine")
+
+
 def _ylabel(rows: Sequence[VarianceRow]) -> str:
-    engine = "" if rows[0].engine == "exact" else f", {rows[0].engine}"
+    engines = {row.engine for row in rows}
+    engine = f", {rows[0].engine}" if len(engines) == 1 and engines != {"exact"} else ""
     name = rows[0].observable
-    unit = r"rad$^{-2}$" if name in NAMES else r"nats$^2$ rad$^{-2}$"
-    return rf"$\mathrm{{Var}}(\partial L/\partial\theta)$ ({unit}), {NAMES.get(name, name)}{engine}"
+    unit = r"rad$^{-2}$" if name in OBSERVABLES else r"nats$^2$ rad$^{-2}$"
+    shown = NAMES.get(name, re.sub(r"^loss-(\d+)$", r"QPA loss after \1 steps", name))
+    return rf"$\mathrm{{Var}}(\partial L/\partial\theta)$ ({unit}), {shown}{engine}"
 
 
 def _groups(
@@ -53,7 +77,7 @@ def _groups(
 
 
 def _lines(
-    rows: Sequence[VarianceRow], line: Callable[[VarianceRow], int], place: Callable[[VarianceRow], int]
+    rows: Sequence[VarianceRow], line: Callable[[VarianceRow], int | str], place: Callable[[VarianceRow], int]
 ) -> list[BandLine]:
     """What vanishes (a variance of exactly 0) has no place on a logarithmic scale."""
     found = []

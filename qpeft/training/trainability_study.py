@@ -17,7 +17,7 @@ from qpeft.training.trainability import DecayRow, VarianceRow, decays, variances
 from qpeft.training.trainability_config import StudyConfig, listed, whole_numbers
 from qpeft.training.trainability_folder import PLOTS, RAW, StudyFolder
 from qpeft.training.trainability_gradients import OBSERVABLES, Objective
-from qpeft.training.trainability_plots import qubits_plot, reps_plot
+from qpeft.training.trainability_plots import engines_plot, qubits_plot, reps_plot
 from qpeft.training.trainability_points import plan_points
 
 LOSS = "loss"
@@ -81,6 +81,12 @@ def _plots(folder: Path, rows: Sequence[VarianceRow]) -> list[str]:
         for kind, draw in (("qubits", qubits_plot), ("layers", reps_plot)):
             name = f"{PLOTS}/{observable}-{re.sub(r'[^A-Za-z0-9_.]+', '_', engine)}-{kind}"
             draw([folder / f"{name}.png", folder / f"{name}.svg"], shown)
+            names.append(name)
+    if len({row.engine for row in rows}) > 1:
+        for observable in dict.fromkeys(row.observable for row in rows):
+            name = f"{PLOTS}/{observable}-engines"
+            files = [folder / f"{name}.png", folder / f"{name}.svg"]
+            engines_plot(files, [row for row in rows if row.observable == observable])
             names.append(name)
     return names
 

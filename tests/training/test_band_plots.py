@@ -3,7 +3,7 @@ from contextlib import contextmanager
 from qpeft.training import band_plots, plots
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
 from qpeft.training.trainability import gradient_variance
-from qpeft.training.trainability_plots import qubits_plot, reps_plot
+from qpeft.training.trainability_plots import engines_plot, qubits_plot, reps_plot
 from qpeft.training.trainability_references import one_layer_global, two_design
 
 
@@ -62,3 +62,14 @@ def test_variances_are_drawn_with_what_is_derived_for_them(tmp_path, monkeypatch
     assert len(complexes.lines) == 3  # no product of one layer there
     levels = [list(line.get_ydata()) for line in by_reps.axes[0].lines[:2]]
     assert levels == [[two_design("global", n, is_real=True)] * 2 for n in (2, 3)]
+
+
+def test_engines_are_compared_at_the_most_layers(tmp_path, monkeypatch):
+    seen = kept_canvas(monkeypatch)
+    rows = gradient_variance("ry_cnot", [2, 3], [1, 2], ["local"], ["exact", "exact:16"], initialisations=5)
+    engines_plot([tmp_path / "engines.svg"], rows)
+    ((_, exact, sampled),) = [axes.lines for axes in seen[0].axes]
+    for line, engine in ((exact, "exact"), (sampled, "exact:16")):
+        assert list(line.get_ydata()) == [row.variance for row in rows if row.engine == engine and row.reps == 2]
+    assert [text.get_text() for text in seen[0].legends[0].get_texts()] == ["exact", "exact:16", "2-design"]
+    assert "2 layers" in seen[0].get_supxlabel()
