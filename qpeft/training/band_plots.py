@@ -60,7 +60,8 @@ class BandPanel:
 
 
 def bands_plot(
-    paths: Sequence[Path], panels: Sequence[BandPanel], xlabel: str, ylabel: str, legend: str, log_x: bool = False
+    paths: Sequence[Path], panels: Sequence[BandPanel], title: str, xlabel: str, ylabel: str, legend: str,
+    log_x: bool = False,
 ) -> None:  # fmt: skip
     """Panels side by side that share their axes, the heights on a logarithmic scale.
 
@@ -70,6 +71,7 @@ def bands_plot(
     Args:
         paths: Where to save.
         panels: The panels; three in a row.
+        title: What all panels show.
         xlabel: Label of the horizontal axes.
         ylabel: Label of the vertical axes, with its unit.
         legend: Title of the legend: what the lines differ in.
@@ -86,7 +88,7 @@ def bands_plot(
     rows = -(-len(panels) // columns)
     handles: dict[str, Any] = {}
     ticks = sorted({x for panel in panels for line in panel.lines for x in line.xs}) if log_x else None
-    with canvas(*paths, size=(2.0 + 2.3 * columns, 0.7 + 2.2 * rows)) as drawing:
+    with canvas(*paths, size=(2.0 + 2.3 * columns, 1.0 + 2.2 * rows)) as drawing:
         grid = list(drawing.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
         for axes, panel in zip(grid, panels, strict=False):
             for reference in panel.references:
@@ -105,6 +107,7 @@ def bands_plot(
         for below, axes in enumerate(grid[len(panels) :], len(panels) - columns):
             grid[below].xaxis.set_tick_params(labelbottom=True)  # nothing stands below it
             axes.remove()
+        drawing.suptitle(title, fontsize="medium")
         drawing.supxlabel(xlabel, fontsize="medium")
         drawing.supylabel(ylabel, fontsize="medium")
         drawing.legend(

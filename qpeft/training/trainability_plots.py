@@ -11,8 +11,8 @@ from qpeft.training.trainability import VarianceRow
 from qpeft.training.trainability_gradients import OBSERVABLES
 
 NAMES = {
-    "global": r"global, $|0\cdots0\rangle\langle0\cdots0|$",
-    "local": "local, $Z_0$",
+    "global": r"global observable, $|0\cdots0\rangle\langle0\cdots0|$",
+    "local": "local observable, $Z_0$",
     "loss-0": "QPA loss at the start",
 }
 TWO_DESIGN = "2-design"
@@ -30,7 +30,7 @@ def qubits_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
         BandPanel(name, _lines(found, lambda row: row.reps, lambda row: row.num_qubits), _against_qubits(found))
         for name, found in _groups(rows, lambda row: row.ansatz)
     ]
-    bands_plot(paths, panels, "qubits $N$", _ylabel(rows), "layers")
+    bands_plot(paths, panels, _title(rows), "qubits $N$", _ylabel(rows), "layers")
 
 
 def reps_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
@@ -39,7 +39,7 @@ def reps_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
         BandPanel(name, _lines(found, lambda row: row.num_qubits, lambda row: row.reps), _against_reps(found))
         for name, found in _groups(rows, lambda row: row.ansatz)
     ]
-    bands_plot(paths, panels, "layers", _ylabel(rows), "qubits $N$", log_x=True)
+    bands_plot(paths, panels, _title(rows), "layers", _ylabel(rows), "qubits $N$", log_x=True)
 
 
 def engines_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
@@ -55,16 +55,19 @@ def engines_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
         BandPanel(name, _lines(found, lambda row: row.engine, lambda row: row.num_qubits), _against_qubits(found))
         for name, found in _groups(shown, lambda row: row.ansatz)
     ]
-    bands_plot(paths, panels, f"qubits $N$ ({deepest} layers)", _ylabel(shown), "engine")
+    bands_plot(paths, panels, _title(shown), f"qubits $N$ ({deepest} layers)", _ylabel(shown), "engine")
+
+
+def _title(rows: Sequence[VarianceRow]) -> str:
+    """The observable; the engine where there is one and it is not exact."""
+    name, engines = rows[0].observable, {row.engine for row in rows}
+    shown = NAMES.get(name, re.sub(r"^loss-(\d+)$", r"QPA loss after \1 steps", name))
+    return shown + (f"; {rows[0].engine}" if len(engines) == 1 and engines != {"exact"} else "")
 
 
 def _ylabel(rows: Sequence[VarianceRow]) -> str:
-    engines = {row.engine for row in rows}
-    engine = f", {rows[0].engine}" if len(engines) == 1 and engines != {"exact"} else ""
-    name = rows[0].observable
-    unit = r"rad$^{-2}$" if name in OBSERVABLES else r"nats$^2$ rad$^{-2}$"
-    shown = NAMES.get(name, re.sub(r"^loss-(\d+)$", r"QPA loss after \1 steps", name))
-    return rf"$\mathrm{{Var}}(\partial L/\partial\theta)$ ({unit}), {shown}{engine}"
+    unit = r"rad$^{-2}$" if rows[0].observable in OBSERVABLES else r"nats$^2$ rad$^{-2}$"
+    return rf"$\mathrm{{Var}}(\partial L/\partial\theta)$ ({unit})"
 
 
 def _groups(

@@ -28,7 +28,7 @@ def test_panels_share_scales_colours_and_one_legend(tmp_path, monkeypatch):
     reference = ReferenceLine("derived", [1, 4], [1e-4, 1e-4], of="3")
     paths = [tmp_path / "bands.png", tmp_path / "bands.svg", tmp_path / "bands.pdf"]
     panels = [BandPanel(name, [line, other], [reference]) for name in ("a", "b", "c", "d")]
-    bands_plot(paths, panels, "layers", "variance (x)", "qubits", log_x=True)
+    bands_plot(paths, panels, "all", "layers", "variance (x)", "qubits", log_x=True)
     assert all(path.stat().st_size > 1000 for path in paths) and len(list(tmp_path.iterdir())) == 3
     (figure,) = seen
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "d"]
@@ -42,6 +42,7 @@ def test_panels_share_scales_colours_and_one_legend(tmp_path, monkeypatch):
     assert (box.y0, box.y1) == (5e-5, 2e-2)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["2", "3", "derived"]
+    assert figure.get_suptitle() == "all"
     assert figure.get_supxlabel() == "layers" and figure.get_supylabel() == "variance (x)"
 
 
@@ -72,4 +73,5 @@ def test_engines_are_compared_at_the_most_layers(tmp_path, monkeypatch):
     for line, engine in ((exact, "exact"), (sampled, "exact:16")):
         assert list(line.get_ydata()) == [row.variance for row in rows if row.engine == engine and row.reps == 2]
     assert [text.get_text() for text in seen[0].legends[0].get_texts()] == ["exact", "exact:16", "2-design"]
+    assert "local" in seen[0].get_suptitle() and "exact" not in seen[0].get_suptitle()
     assert "2 layers" in seen[0].get_supxlabel()
