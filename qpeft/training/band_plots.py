@@ -94,7 +94,12 @@ def bands_plot(
             for reference in panel.references:
                 colour = "0.25" if reference.of is None else shades[reference.of]
                 axes.plot(
-                    reference.xs, reference.values, color=colour, linestyle=dashes[reference.label], linewidth=1.2
+                    reference.xs,
+                    reference.values,
+                    color=colour,
+                    linestyle=dashes[reference.label],
+                    linewidth=1.2,
+                    zorder=3,
                 )
                 handles[reference.label] = Line2D([], [], color="0.25", linestyle=dashes[reference.label])
             for line in panel.lines:
