@@ -73,11 +73,11 @@ class FrameSettings:
             OTHER_SIZES[self.other_sizes]
             if not issubclass(kind, ActingFrame):
                 raise ConfigError(
-                    f"other_sizes is no setting of {self.parametrization}, which has any size; leave it out"
+                    f"other_sizes is no setting of {self.parametrization}, which has any size: leave other_sizes out"
                 )
         if "node_size" in _parameters(kind) and self.node_size is None:
             raise ConfigError(
-                f"parametrization {self.parametrization!r} needs node_size, the size N' of a node, e.g. 4"
+                f"parametrization {self.parametrization!r} needs node_size, the size N' of a node, e.g. 2"
             )
         with torch.device("meta"):  # where nothing is drawn
             given = {name: value for name, value in self._of_frames().items() if name != "intrinsic_rank"}
@@ -123,7 +123,7 @@ class FrameSettings:
         for other in settings:
             if getattr(self, other) is not None and other not in taken:
                 has = f"; it takes {', '.join(taken)}" if taken else ""
-                raise ConfigError(f"{other} is no setting of {setting} {name!r}{has}; leave it out")
+                raise ConfigError(f"{other} is no setting of {setting} {name!r}: leave {other} out{has}")
 
     def usual(self) -> dict[str, Any]:
         """Settings that no frame knows, with the value that stands for None."""

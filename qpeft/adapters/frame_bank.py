@@ -13,6 +13,7 @@ from qpeft.generators.diagonal import DiagonalNode
 from qpeft.generators.frames import FramePool
 from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.frames.pool import Pack
+from qpeft.generators.one_draw import OneDraw
 from qpeft.generators.subtraction import factors_less_start
 
 
@@ -37,6 +38,7 @@ class FrameBank(Bank):
         super().__init__()
         self._names = list(targets)
         self.diagonal = diagonal(rank, len(targets))
+        self._diagonals = OneDraw(self.diagonal)
         sizes = [size for shape in targets.values() for size in shape]
         self.frames = FramePool(
             sizes, rank, frame, pack=pack, keep_initial=not self.diagonal.starts_at_zero
@@ -55,7 +57,7 @@ class FrameBank(Bank):
         return self.frames.num_kept
 
     def forward(self) -> dict[str, Weights]:
-        factors = _factors(self.frames(), self.diagonal())
+        factors = _factors(self.frames(), self._diagonals(list(self.frames.parameters())))
         if not self.diagonal.starts_at_zero:
             with torch.no_grad():
                 start = _factors(self.frames.initial(), self.diagonal.initial())

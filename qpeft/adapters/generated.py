@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +27,10 @@ class Bank(nn.Module, ABC):
 
     @property
     def draws(self) -> bool:
-        """Whether it generates at random in training mode, and not in evaluation mode."""
+        """Whether it draws at random in training mode, and not in evaluation mode.
+
+        What it draws follows from its numbers: it is the same in all passes between two steps of an optimiser.
+        """
         return False
 
     @abstractmethod
@@ -81,9 +83,6 @@ class WeightSource:
     kept tensors serve until the bank's numbers change, so that decoding runs the circuit once, however many tokens
     follow. Whether they changed is decided by comparing the numbers themselves: fused optimisers and `.data` change
     them without a trace.
-
-    A bank that draws at random does so once for each state of its numbers: all passes between two steps of an optimiser
-    have the same draw, and what a backward pass computes again has it too.
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -91,7 +90,6 @@ class WeightSource:
         self._with_graph: Kept | None = None  # of the last pass with gradients; a backward pass may ask for it
         self._without_graph: Kept | None = None
         self._pass: Mapping[str, Weights] | None = None  # from `begin_forward` to `end_forward`
-        self._seed, self._seed_is_for = 0, torch.empty(0)
 
     def begin_forward(self) -> None:
         """Called before a forward pass of the model: from here to `end_forward` the tensors stay the same."""
@@ -106,21 +104,27 @@ class WeightSource:
         self._pass = None
 
     def __getitem__(self, layer: str) -> Weights:
-        weights: Weights = self._outside_forward(layer) if self._pass is None else self._pass[layer]
+        """A layer's tensors to look at; outside of forward passes those of evaluation, for merging and exporting."""
+        weights: Weights = self._outside_forward(layer, drawn=False) if self._pass is None else self._pass[layer]
+        return weights
+
+    def to_compute(self, layer: str) -> Weights:
+        """A layer's tensors to compute with, which may be drawn at random though a part of the model alone is run."""
+        weights: Weights = self._outside_forward(layer, self._draws()) if self._pass is None else self._pass[layer]
         return weights
 
     # What a backward pass recomputes may be compiled, but a compiler cannot ask whether it is in one.
     @untraced
-    def _outside_forward(self, layer: str) -> Weights:
+    def _outside_forward(self, layer: str, drawn: bool) -> Weights:
         in_backward = _in_backward()
+        drawn = drawn or (in_backward and self._draws())
         if not self._wants_graph():
-            # Merged and exported are the weights of evaluation, as a model is that is loaded from what they give.
-            return self._unchanged(in_backward and self._draws())[layer]
+            return self._unchanged(drawn)[layer]
         if not in_backward:
-            return self._generate(self._draws())[layer]  # the graph of the last forward pass may be spent
+            return self._generate(drawn)[layer]  # the graph of the last forward pass may be spent
         # In a backward pass a checkpointed block is computed again: with the tensors it was computed with.
-        if not self._is_current(self._with_graph, self._draws()):
-            self._with_graph = self._make(self._draws())
+        if not self._is_current(self._with_graph, drawn):
+            self._with_graph = self._make(drawn)
         assert self._with_graph is not None
         return self._with_graph.weights[layer]
 
@@ -142,8 +146,7 @@ class WeightSource:
     def _generate(self, drawn: bool) -> Mapping[str, Weights]:
         if drawn != self._draws():
             return self._as_evaluated()
-        one_draw = self._one_draw() if drawn and not torch.compiler.is_compiling() else nullcontext()
-        with torch.autocast(self.bank.device.type, enabled=False), one_draw:  # circuits need full precision
+        with torch.autocast(self.bank.device.type, enabled=False):  # circuits need full precision
             weights: Mapping[str, Weights] = self.bank()
         return weights
 
@@ -153,18 +156,6 @@ class WeightSource:
             return self._generate(drawn=False)
         finally:
             self.bank.train()
-
-    @contextmanager
-    def _one_draw(self) -> Iterator[None]:
-        """Whatever is drawn at random in here is the same until the bank's numbers change."""
-        numbers = self._numbers()
-        if not _equal(numbers, self._seed_is_for):
-            self._seed, self._seed_is_for = int(torch.randint(2**62, ())), numbers
-        device = self.bank.device
-        others = [] if device.type == "cpu" else [device]
-        with torch.random.fork_rng(others, device_type="cuda" if device.type == "cpu" else device.type):
-            torch.manual_seed(self._seed)
-            yield
 
     def _is_current(self, kept: Kept | None, drawn: bool) -> bool:
         """Whether kept tensors are what the bank would give now."""
@@ -231,4 +222,5 @@ class GeneratedLinear(GeneratedTensor):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        return F.linear(x, self.weight.to(x.device))  # a model may be spread over several devices
+        weight = self.source.to_compute(self.layer)[self.role]
+        return F.linear(x, weight.to(x.device))  # a model may be spread over several devices

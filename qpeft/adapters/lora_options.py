@@ -41,5 +41,6 @@ def check_lora_options(config: LoraConfig, method: str, *, covers: Container[str
     # Whatever was given instead of it: with None peft saves the whole embedding matrix beside an adapter of `lm_head`.
     config.trainable_token_indices = {}
     check_whole("rank r", config.r)
-    if type(config.lora_alpha) not in (int, float) or not math.isfinite(config.lora_alpha):
-        raise ConfigError(f"lora_alpha is {config.lora_alpha!r}; it must be a finite number")
+    alpha = config.lora_alpha
+    if type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha == 0:
+        raise ConfigError(f"lora_alpha is {alpha!r}; it must be a finite number other than 0, at which nothing trains")

@@ -79,7 +79,7 @@ class QuantumPEFTConfig(BuiltConfig, FrameSettings, LoraConfig):  # type: ignore
             check_whole("reps", self.reps, least=0)
         for name in ("ansatz", "reps"):
             if getattr(self, name) is not None and not self.takes(name):
-                raise ConfigError(f"{name} is no setting of parametrization {self.parametrization!r}; leave it out")
+                raise ConfigError(f"{name} is no setting of parametrization {self.parametrization!r}: leave {name} out")
         if isinstance(self.ansatz, Circuit) and self.reps is not None:
             raise ConfigError(f"reps is {self.reps}, but the Circuit given as ansatz has its own layers; leave it out")
         if self.intrinsic_rank is not None and self.intrinsic_rank > self.r:

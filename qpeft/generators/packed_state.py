@@ -220,4 +220,4 @@ def _read(
         try:
             state_dict[key] = packed.unpack(name, Packed(*found), parameter)
         except ConfigError as error:
-            error_msgs.append(f"{key}: {error}")
+            raise ConfigError(f"{key}: {error}") from error

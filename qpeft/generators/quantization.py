@@ -41,7 +41,7 @@ def check_quantization(bits: int, group: int, kappa: float = 0.0) -> None:
     """Raises `ConfigError` unless bits are 1 ... 8, the group has a number and kappa is finite and not negative."""
     if not is_whole(bits) or not 1 <= bits <= MOST_BITS:
         raise ConfigError(
-            f"bits is {bits}; allowed are the whole numbers 1 to {MOST_BITS} (0 is left to adaptive loading: kappa > 0)"
+            f"bits is {bits!r}; allowed are the whole numbers 1 to {MOST_BITS} (0 is for adaptive loading: kappa > 0)"
         )
     check_whole("the quantisation group", group)
     if not 0 <= kappa < float("inf"):

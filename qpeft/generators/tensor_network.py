@@ -16,6 +16,7 @@ from qpeft.generators.diagonal import DiagonalNode, RealDiagonal
 from qpeft.generators.folding import check_border
 from qpeft.generators.frames.base import FrameFactory
 from qpeft.generators.frames.pool import FramePool, Pack
+from qpeft.generators.one_draw import OneDraw
 from qpeft.generators.subtraction import factors_less_start
 from qpeft.generators.tensor_layouts import SizedLayout
 from qpeft.options import check_whole
@@ -75,6 +76,7 @@ class TensorNetwork(nn.Module):
         self._whole = _Contraction.of(range(len(nodes)), sized.left + sized.right, nodes, sized, count)
         self._halves: tuple[_Contraction, ...] = _halves(nodes, sized, count) if sized.apart else ()
         self.diagonal = diagonal(sized.centre, count)
+        self._diagonals = OneDraw(self.diagonal)
         self.frames = FramePool(sized.heights, rank, frame, count, pack, not self.diagonal.starts_at_zero)
 
     def _check_rank(self, heights: list[int]) -> None:
@@ -92,7 +94,7 @@ class TensorNetwork(nn.Module):
 
     def forward(self) -> Tensor:
         """The updates, (count, rows, columns)."""
-        update = self._update(self._nodes(self.frames(), self.diagonal()))
+        update = self._update(self._nodes(self.frames(), self._diagonals(list(self.frames.parameters()))))
         if self.diagonal.starts_at_zero:
             return update
         with torch.no_grad():
@@ -108,7 +110,7 @@ class TensorNetwork(nn.Module):
             ConfigError: A mode holds parts of both rows and columns; the message gives folds that do not.
         """
         self.check_factors()
-        B, A = self._factors(self._nodes(self.frames(), self.diagonal()))
+        B, A = self._factors(self._nodes(self.frames(), self._diagonals(list(self.frames.parameters()))))
         if self.diagonal.starts_at_zero:
             return B, A
         with torch.no_grad():

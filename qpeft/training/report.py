@@ -79,7 +79,7 @@ def markdown_report(config: TrainConfig, metrics: dict[str, Any]) -> str:
             [
                 ("trained", f"{counts['trained']:,}"),
                 *head,
-                ("frozen random numbers", f"{counts['frozen']:,}"),
+                ("frozen numbers", f"{counts['frozen']:,}"),
                 ("plain LoRA of the same rank would train", _count(counts["lora_same_rank"])),
                 ("plain LoRA of rank 1 would train", _count(counts["lora_rank_1"])),
                 ("the model", f"{counts['model']:,}"),

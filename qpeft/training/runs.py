@@ -49,8 +49,8 @@ class RunFolder:
             found = {"status": "running", "settings": settings, "versions": versions()}
         elif not config.run.resume:
             raise RunError(
-                f"{path} holds a {found['status']} run. Go on with it by --resume, replace it by --overwrite, or give "
-                "another --output"
+                f"{path} holds {'a finished' if found['status'] == 'finished' else 'an unfinished'} run. Go on with it "
+                "by --resume, replace it by --overwrite, or give another --output"
             )
         elif found["settings"] != settings:
             raise RunError(f"the run in {path} was started with other settings: {_differences(found, settings)}")

@@ -88,8 +88,12 @@ def test_a_budget_bounds_what_a_generated_method_trains(method):
 
 
 def test_a_learning_rate_may_depend_on_a_setting():
-    rates = {("qpa", "preset", "default"): 3e-2, ("qpa", "preset", "paper"): 1e-2,
-             ("quantum-peft", "parametrization", "pauli"): 1e-1, ("quantum-peft", "parametrization", "cayley"): 3e-2}  # fmt: skip
+    rates = {
+        ("qpa", "preset", "default"): 3e-2,
+        ("qpa", "preset", "paper"): 1e-2,
+        ("quantum-peft", "parametrization", "pauli"): 1e-1,
+        ("quantum-peft", "parametrization", "cayley"): 3e-2,
+    }
     for (method, setting, value), rate in rates.items():
         settings = {**CountConfig().settings, setting: value}
         assert METHODS[method].usual_learning_rate(settings) == rate

@@ -640,7 +640,7 @@ BAD = {
     ),
     "no group": ([], {"bits": 4, "group_size": 0}, "group_size is 0; .* at least 1"),
     "a group without bits": ([], {"group_size": 8}, "group_size needs bits, .* set bits to 1 to 8, or leave it out"),
-    "order of a circuit": ([], {"order": 3}, "order is no setting of .*'pauli'; it takes truncate; leave it out"),
+    "order of a circuit": ([], {"order": 3}, "order is no setting of .*'pauli': leave order out; it takes truncate"),
     "a circuit of a series": ([], TAYLOR | {"ansatz": "ry_cnot"}, "ansatz is no setting of parametrization 'taylor'"),
     "layers of a series": ([], TAYLOR | {"reps": 2}, "reps is no setting of parametrization 'taylor'"),
     "other sizes of a series": ([], TAYLOR | {"other_sizes": "pad"}, "other_sizes is no setting of taylor"),
@@ -666,7 +666,7 @@ BAD = {
     "norm of a Neumann series": (
         [(8, 8)], {"parametrization": "neumann", "init_scale": 9.0}, r"needs \|\|A\|\|_2 < 1, .* a smaller init_scale"
     ),
-    "no node": ([], {"parametrization": "node"}, "needs node_size, the size N' of a node, e.g. 4"),
+    "no node": ([], {"parametrization": "node"}, "needs node_size, the size N' of a node, e.g. 2"),
     "sizes of a node": (
         [(32, 32)], {"parametrization": "node", "node_size": 4},
         "size N = 32: .* powers of 4 alone, not 32; use node_size=2",

@@ -165,7 +165,7 @@ def test_tensors_that_do_not_fit_are_refused():
     other, _ = packed_numbers(2, 32, bits=3)
     before = parameters(other)
     for shape, group in (((3, 32), 32), ((2, 32), 16)):
-        with pytest.raises(RuntimeError, match=r"own: packed scale, zero and bits have .* numbers"):
+        with pytest.raises(ConfigError, match=r"own: packed scale, zero and bits have .* numbers"):
             other.load_state_dict(packed_numbers(*shape, group=group)[0].state_dict())
     assert torch.equal(other.own, before["own"])
 

@@ -39,7 +39,7 @@ def test_nothing_changes_before_the_run_begins(make_config, tmp_path):
 def test_another_run_is_refused_unless_resumed_or_overwritten(make_config):
     config = make_config()
     start(config).save(mark="first")
-    with pytest.raises(RunError, match=r"holds a running run.*--resume.*--overwrite"):
+    with pytest.raises(RunError, match=r"holds an unfinished run.*--resume.*--overwrite"):
         start(config)
     assert start(config, resume=True).manifest["mark"] == "first"
     assert "mark" not in start(config, overwrite=True).manifest

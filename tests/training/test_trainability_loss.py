@@ -110,7 +110,9 @@ def test_more_basis_states_than_weights_are_refused(options):
 
 
 def test_a_text_too_short_to_train_on_is_refused(options, tmp_path):
-    (tmp_path / "short.txt").write_text("the cat sat on the mat and saw 1 birds.\nthe dog sat and saw 22 birds.\n", encoding="utf8")
+    (tmp_path / "short.txt").write_text(
+        "the cat sat on the mat and saw 1 birds.\nthe dog sat and saw 22 birds.\n", encoding="utf8"
+    )
     with pytest.raises(ConfigError, match="Give a longer text"):
         text_losses(replace(options, data=str(tmp_path / "short.txt"), context=32))
 

@@ -42,7 +42,7 @@ def check_weights(model: nn.Module, adapter_name: str, given: dict[str, Tensor])
         given: The tensors under the names they have in `model`, those of fully trained modules among them.
 
     Raises:
-        ConfigError: A tensor is missing, of another shape, or there is one too many.
+        ConfigError: A tensor is missing, of another shape or not finite, or there is one too many.
     """
     state = model.state_dict()
     prefixes = _get_tuner_state_dict_key_prefixes(model, adapter_name=adapter_name)
@@ -56,7 +56,11 @@ def check_weights(model: nn.Module, adapter_name: str, given: dict[str, Tensor])
         # Partitioned by DeepSpeed, a tensor is empty here.
         if key in given and tensor.numel() and key not in any_length and given[key].shape != tensor.shape
     ]
-    problems = missing + other + unknown
+    numbers = {key: tensor for key, tensor in given.items() if key in wanted and tensor.is_floating_point()}
+    broken = [
+        f"{key} has numbers that are not finite" for key, tensor in numbers.items() if not tensor.isfinite().all()
+    ]
+    problems = missing + other + unknown + broken
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise ConfigError(

@@ -58,7 +58,7 @@ OTHER_SIZES: Registry[Callable[..., Frame]] = Registry(
     {
         "single": partial(ShannonFrame, angles="single", whole=False),
         "full": partial(ShannonFrame, angles="full", whole=False),
-        "pad": partial(PaddedFrame, orthonormalize=True),
+        "pad": PaddedFrame,
     },
 )
 """How frames whose size is no power of two are put together from those whose size is: (size, columns, count, node)."""

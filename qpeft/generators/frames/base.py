@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qpeft.errors import ConfigError
+from qpeft.options import is_whole
 
 
 class Frame(nn.Module, ABC):
@@ -29,10 +30,15 @@ class Frame(nn.Module, ABC):
 
     def __init__(self, size: int, columns: int, count: int = 1) -> None:
         super().__init__()
+        for name, number in (("size N", size), ("columns K", columns), ("count", count)):
+            if not is_whole(number):
+                raise ConfigError(f"{name} of a frame is {number!r}; it must be a whole number")
         if size < 2:
             raise ConfigError(f"a frame needs size N >= 2, got {size}; a layer this narrow needs no adapter")
         if not 1 <= columns <= size:
-            raise ConfigError(f"a frame of size N = {size} has K = 1 to {size} columns, got {columns}; choose K in it")
+            raise ConfigError(
+                f"a frame of size N = {size} has K = 1 to {size} columns, got {columns}; lower K or leave the layer out"
+            )
         if count < 1:
             raise ConfigError(f"count must be at least 1 frame, got {count}")
         self.size = size

@@ -39,7 +39,7 @@ class NeumannFrame(PowerSeriesFrame):
         norms = self.spectral_norm()
         if not bool((norms < 1).all()):
             raise ConfigError(
-                f"the Neumann series needs ||A||_2 < 1, and frame {int(norms.argmax())} of {self.count} has "
+                f"the Neumann series needs ||A||_2 < 1, and frame {int(norms.argmax()) + 1} of {self.count} has "
                 f"{float(norms.max()):.4g}; take the Cayley frame, which holds at any norm, or a smaller init_scale or "
                 "learning rate"
             )

@@ -87,7 +87,7 @@ def test_neumann_refuses_a_norm_of_one_by_name():
     frame()
     with torch.no_grad():
         frame.entries[1] *= 1.25 / 0.99
-    with pytest.raises(ConfigError, match=r"needs \|\|A\|\|_2 < 1, and frame 1 of 2 has 1.2[345]\d*; take the Cayley"):
+    with pytest.raises(ConfigError, match=r"needs \|\|A\|\|_2 < 1, and frame 2 of 2 has 1.2[345]\d*; take the Cayley"):
         frame()
 
 
