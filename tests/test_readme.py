@@ -93,7 +93,7 @@ def test_the_table_of_engines_is_the_registry():
 
 def test_quantum_peft(names, capsys):
     page = FRAMES_PAGE.read_text(encoding="utf8")
-    trains, errors, bits, rounds, circuit, network = blocks(FRAMES_PAGE)
+    trains, errors, bits, rounds, circuit, ring, network = blocks(FRAMES_PAGE)
     for block in (trains, errors):
         exec(compile(block, str(FRAMES_PAGE), "exec"), names)
     printed = capsys.readouterr().out
@@ -104,9 +104,13 @@ def test_quantum_peft(names, capsys):
     exec(compile(bits, str(FRAMES_PAGE), "exec"), names)
     assert f"# {int(capsys.readouterr().out.split()[-1]):,} bytes;" in page
     assert sorted(path.name for path in Path("checkpoints/checkpoint-1").glob("latent*"))
-    for block in (rounds, circuit, network):
+    for block in (rounds, circuit, ring, network):
         exec(compile(block, str(FRAMES_PAGE), "exec"), names)
-    assert capsys.readouterr().out.split()[:3] == ["17", "layers", "rounded"]
+    printed = capsys.readouterr().out
+    assert printed.split()[:3] == ["17", "layers", "rounded"]
+    # Four layers: D = 4 matrices of (K n) x K below their diagonals, and the bond in the middle.
+    ring_numbers = sum(2 * (2 * mode) - 3 for mode in (16, 24, 8, 16)) + 2
+    assert f"trainable params: {4 * ring_numbers:,} " in printed
 
 
 def test_the_tables_of_quantum_peft():

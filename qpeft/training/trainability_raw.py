@@ -26,8 +26,8 @@ class RawGradients:
         Raises:
             RunError: The file is damaged, or another experiment's.
         """
-        import pyarrow as pa  # type: ignore[import-untyped]
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
         path = self._path(label)
         if not path.is_file():
