@@ -8,10 +8,9 @@ import torch
 from peft import PeftModel
 
 from qpeft.adapters import GeneratedConfig, QPABank
-from qpeft.adapters.frame_bank import FrameBank
 from qpeft.adapters.method_table import METHODS
 from qpeft.adapters.peft_internals import adapted_layers, bank_of
-from qpeft.generators.frames import Frame
+from qpeft.generators.frames import Frame, FramePool
 from qpeft.generators.frames.base import orthogonality_error
 from qpeft.training.config import TrainConfig
 from qpeft.training.tasks import task_for
@@ -78,17 +77,16 @@ def frame_facts(model: PeftModel) -> list[dict[str, Any]] | None:
         For each size: size, frames, numbers (of one frame), orthogonality_error (the largest).
     """
     bank = bank_of(model)
-    if not isinstance(bank, FrameBank):
-        return None
-    errors: dict[int, float] = {}
-    with torch.no_grad():
-        for size, frames in zip(bank.frames.sizes, bank.frames(), strict=True):
-            errors[size] = max(errors.get(size, 0.0), float(orthogonality_error(frames).max()))
-    return [
-        {
-            "size": frame.size, "frames": frame.count, "numbers": frame.num_parameters // frame.count,
-            "orthogonality_error": errors[frame.size],
-        }
-        for frame in bank.frames.by_size.values()
-        if isinstance(frame, Frame)
-    ]  # fmt: skip
+    pools = [] if bank is None else [part for part in bank.modules() if isinstance(part, FramePool)]
+    rows: dict[int, dict[str, Any]] = {}
+    for pool in pools:
+        with torch.no_grad():
+            made = list(zip(pool.sizes, pool(), strict=True))
+        for frame in pool.by_size.values():
+            assert isinstance(frame, Frame)
+            row = rows.setdefault(frame.size, {"size": frame.size, "frames": 0, "orthogonality_error": 0.0})
+            errors = [float(orthogonality_error(frames).max()) for size, frames in made if size == frame.size]
+            row["frames"] += frame.count
+            row["numbers"] = frame.num_parameters // frame.count
+            row["orthogonality_error"] = max(row["orthogonality_error"], *errors)
+    return [rows[size] for size in sorted(rows)] or None

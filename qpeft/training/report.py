@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from qpeft.adapters.export import FORMS
@@ -129,11 +130,17 @@ def _frames_section(frames: list[dict[str, Any]] | None, config: TrainConfig) ->
         (f"{one['size']:,}", f"{one['frames']:,}", f"{one['numbers']:,}", f"{one['orthogonality_error']:.1e}")
         for one in frames
     ]
+    update = "U diag(l) V^T" if config.frame.network is None else f"a {config.frame.network} network of frames"
+    given = {
+        "rank": config.adapter.rank, "alpha": config.adapter.alpha, "ansatz": config.generator.ansatz,
+        "reps": config.generator.reps, **asdict(config.frame),
+    }  # fmt: skip
     return [
         "", "## Frames", "",
-        f"Each update is U diag(l) V^T; {config.frame.parametrization} makes U and V, of {config.adapter.rank} "
-        "columns, after training at most so far from orthonormal:", "",
+        f"Each update is {update}. {config.frame.parametrization} makes the frames, which after training are at most "
+        "so far from orthonormal:", "",
         *markdown_table(("rows N", "frames", "numbers of one", "largest entry of U^T U - 1"), rows),
+        "", "Settings: " + ", ".join(f"{name} {value}" for name, value in given.items() if value is not None) + ".",
     ]  # fmt: skip
 
 

@@ -29,5 +29,16 @@ def test_the_error_is_that_of_the_frames_that_layers_get(bits):
     assert ([found[size]["orthogonality_error"] for size in (32, 96)] == pytest.approx(unquantised)) == (bits is None)
 
 
+def test_frames_of_several_networks_are_joined_by_their_size():
+    config = QuantumPEFTConfig(
+        r=2, target_modules=["c_attn", "lm_head"], parametrization="cayley", network="cp", modes=2
+    )
+    found = {one["size"]: one for one in frame_facts(get_peft_model(gpt2(), config))}  # 96 x 32 twice, and 100 x 32
+    assert {size: (one["frames"], one["numbers"]) for size, one in found.items()} == {
+        32: (3, 2 * 32 - 3), 96: (2, 2 * 96 - 3), 100: (1, 2 * 100 - 3)
+    }  # fmt: skip
+    assert all(one["orthogonality_error"] < 1e-5 for one in found.values())
+
+
 def test_other_adapters_have_no_frames():
     assert frame_facts(get_peft_model(gpt2(), QPAConfig(r=2, target_modules=["c_attn"]))) is None

@@ -273,6 +273,7 @@ def test_a_run_with_frames_says_how_orthonormal_they_are_at_the_end(make_config)
     assert ("frames are not orthonormal any more" in report) == any(
         one["orthogonality_error"] > 1e-2 for one in frames.values()
     )
+    assert "Settings: rank 2, parametrization taylor, order 3, init_scale 0.9, diagonal real." in report
     assert f"| 100 | 1 | 197 | {frames[100]['orthogonality_error']:.1e} |" in report
 
 
