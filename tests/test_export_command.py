@@ -161,8 +161,7 @@ def test_numbers_that_are_not_finite(saved, tmp_path, config):
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     save_file({key: tensor * float("nan") for key, tensor in load_file(path).items()}, path)
     result = run(tmp_path / "adapter", tmp_path / "out")
-    assert "the adapter's numbers are not finite" in str(result.exception)
-    assert "its file is damaged, or its training diverged" in str(result.exception)
+    assert "not finite" in str(result.exception) and "file is damaged" in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 

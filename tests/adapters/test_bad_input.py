@@ -333,3 +333,15 @@ def test_an_edited_config_is_refused_however_it_is_read(tmp_path, name, load):
     file.write_text(json.dumps(data), encoding="utf8")
     with pytest.raises(ConfigError, match=f"its config's {name} changed since it was built"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("config", [QPAConfig, SoRAConfig, QuantumPEFTConfig])
+def test_numbers_that_are_not_finite_are_not_loaded(tmp_path, config):
+    get_peft_model(gpt2(), config(r=2, target_modules=["c_attn"])).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    first = next(iter(tensors))
+    tensors[first].view(-1)[0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(ConfigError, match=r"has numbers that are not finite.*file is damaged"):
+        PeftModel.from_pretrained(gpt2(), tmp_path)
