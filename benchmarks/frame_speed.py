@@ -47,7 +47,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from qpeft.training.plots import COLOURS, figure
+from qpeft.training.plots import COLOURS, canvas
 
 REQUIRED = 1e-5  # orthogonality error of float32 Pauli frames at N = 16384
 GIB = 2**30
@@ -176,10 +176,8 @@ def plot(found: Found, path: Path, title: str) -> None:
         for i, name in enumerate(MAPS)
     }
     look |= {name: {**look[mine], "linestyle": ":", "markerfacecolor": "white"} for name, mine in PEERS.items()}
-    with figure(path.with_suffix(".png"), path.with_suffix(".svg"), size=(9, 4.2)) as whole:
-        canvas = whole.figure
-        whole.remove()
-        time, error = canvas.subplots(1, 2)
+    with canvas(path.with_suffix(".png"), path.with_suffix(".svg"), size=(9, 4.2)) as drawing:
+        time, error = drawing.subplots(1, 2)
         for name, row in found.items():
             time.loglog(list(row), [1000 * m.gradient for m in row.values()], label=name, **look[name])
             error.loglog(list(row), [m.error for m in row.values()], **look[name])
@@ -192,9 +190,9 @@ def plot(found: Found, path: Path, title: str) -> None:
             axes.set(xlabel="rows of a frame, N")
             axes.set_xticks(sizes, [str(n) if i % 2 == 0 or len(sizes) < 7 else "" for i, n in enumerate(sizes)])
             axes.minorticks_off()
-        canvas.get_layout_engine().set(wspace=0.05)
-        canvas.suptitle(title, fontsize=10)
-        canvas.legend(loc="outside right center", fontsize=8)
+        drawing.get_layout_engine().set(wspace=0.05)
+        drawing.suptitle(title, fontsize=10)
+        drawing.legend(loc="outside right center", fontsize=8)
 
 
 def main() -> None:

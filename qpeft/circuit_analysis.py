@@ -16,7 +16,7 @@ from qpeft.files import write_text
 from qpeft.qcircuits import ANSATZE, Circuit
 from qpeft.qcircuits.expressivity import check, divergence_from_haar, entangling_capability, pair_fidelities
 from qpeft.qcircuits.haar import haar_entanglement, log_haar_masses
-from qpeft.training.plots import COLOURS, LINE_STYLES, figure
+from qpeft.training.plots import COLOURS, LINE_STYLES, canvas
 
 TABLE = "expressivity.csv"
 MARKERS = ("o", "s", "^", "D", "v", "P")  # lines may lie on each other
@@ -145,11 +145,13 @@ def write_plots(folder: Path, rows: Sequence[Row], settings: Settings) -> None:
     expressibility, entangling = ([folder / f"{name}.{suffix}" for suffix in ("png", "svg")] for name in PLOTS)
     sizes = _sizes(rows)
     kinds = ("complex", "real") if any(row.real_expressibility is not None for row in rows) else ("complex",)
-    with figure(*expressibility, size=(7.4, 4.0)) as axes:
+    with canvas(*expressibility, size=(7.4, 4.0)) as drawing:
+        axes = drawing.add_subplot()
         _lines(axes, rows, "expressibility")
         _levels(axes, rows, {kind: [expected(size, settings, kind) for size in sizes] for kind in kinds})
         axes.set(yscale="log", ylabel="KL divergence from Haar-random states (nats)")
-    with figure(*entangling, size=(7.4, 4.0)) as axes:
+    with canvas(*entangling, size=(7.4, 4.0)) as drawing:
+        axes = drawing.add_subplot()
         _lines(axes, rows, "entangling_capability")
         _levels(axes, rows, {kind: [haar_entanglement(size, kind) for size in sizes] for kind in kinds})
         axes.set(ylim=(-0.02, 1.02), ylabel="mean Meyer-Wallach entanglement Q")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qpeft.training.plots import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REFERENCE_STYLES = ("--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -62,7 +65,7 @@ class BandPanel:
 def bands_plot(
     paths: Sequence[Path], panels: Sequence[BandPanel], title: str, xlabel: str, ylabel: str, legend: str,
     log_x: bool = False,
-) -> None:  # fmt: skip
+) -> Figure:  # fmt: skip
     """Panels side by side that share their axes, the heights on a logarithmic scale.
 
     Colours run from dark to light with the order of the labels (cividis, which colour-blind readers see alike), and
@@ -119,6 +122,7 @@ def bands_plot(
             [handles[name] for name in (*labels, *names)], [*labels, *names], title=legend, alignment="left",
             loc="outside right upper",
         )  # fmt: skip
+    return drawing
 
 
 def _scale(axes: Any, title: str, ticks: Sequence[float] | None) -> None:

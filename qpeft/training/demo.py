@@ -64,7 +64,7 @@ def demo(output: Path, steps: int = 200, overwrite: bool = False, console: Conso
             lines.append(complete(result.model, prepared.tokenizer, PROMPT))
     plot = output / "loss.png"
     loss_plot(
-        plot, {name: result.curve for name, result in results.items()},
+        [plot], {name: result.curve for name, result in results.items()},
         results["QPA"].metrics["before"]["nats_per_token"],
         {name: result.metrics["after"]["nats_per_token"] for name, result in results.items()}, LOSS.title,
     )  # fmt: skip

@@ -230,7 +230,7 @@ def _write_results(
     method = config.adapter.method
     loss = task_for(config).loss(metrics["after"])
     loss_plot(
-        folder.path / "loss.png", {method: curve}, metrics["before"][loss.key], {method: metrics["after"][loss.key]},
+        [folder.path / "loss.png"], {method: curve}, metrics["before"][loss.key], {method: metrics["after"][loss.key]},
         loss.title,
     )  # fmt: skip
     write_text(folder.path / "report.md", markdown_report(config, metrics))

@@ -1,4 +1,8 @@
-"""Plots: one style, colour-blind safe (Okabe and Ito), labelled with units."""
+"""Plots: one style, colour-blind safe (Okabe and Ito), labelled with units.
+
+Every function returns its matplotlib `Figure`, which a notebook with ``%matplotlib inline`` shows, and saves it to the
+paths it is given: PNG, or SVG and PDF for print.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINE_STYLES = ("-", "--", ":", "-.")
@@ -17,7 +24,7 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def canvas(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[Any]:
+def canvas(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[Figure]:
     """An empty figure in the house style; saved to every path, in the format of its suffix, when the block ends.
 
     Needs no display. `size` is width and height in inches.
@@ -37,27 +44,21 @@ def canvas(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[An
             temporary.replace(path)
 
 
-@contextmanager
-def figure(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[Any]:
-    """The axes of a `canvas` with one plot."""
-    with canvas(*paths, size=size) as empty:
-        yield empty.add_subplot()
-
-
 def loss_plot(
-    path: Path, curves: dict[str, Sequence[tuple[int, float]]], before: float, after: dict[str, float],
+    paths: Sequence[Path], curves: dict[str, Sequence[tuple[int, float]]], before: float, after: dict[str, float],
     loss: str,
-) -> None:  # fmt: skip
+) -> Figure:  # fmt: skip
     """Training loss against step, with the test loss before and after as levels.
 
     Args:
-        path: Where to save.
+        paths: Where to save.
         curves: Name of a run to its (step, training loss).
         before: Test loss of the unadapted model.
         after: Name of a run to its final test loss.
         loss: What the loss is, with its unit.
     """
-    with figure(path) as axes:
+    with canvas(*paths) as drawing:
+        axes = drawing.add_subplot()
         axes.axhline(before, color="0.4", linestyle=":", label="test, before")
         for index, (name, points) in enumerate(curves.items()):
             colour = _colour(index)
@@ -65,7 +66,8 @@ def loss_plot(
             if name in after:
                 axes.axhline(after[name], color=colour, linestyle="--", label=f"{name}, test, after")
         axes.set(xlabel="step", ylabel=loss)
-        axes.figure.legend(loc="outside lower center", ncols=len(curves) + 1)
+        drawing.legend(loc="outside lower center", ncols=len(curves) + 1)
+    return drawing
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class SeedCurves:
     losses: Sequence[Sequence[float]]
 
 
-def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves], loss: str) -> None:
+def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves], loss: str) -> Figure:
     """Mean training loss against step, with a band from the lowest to the highest seed.
 
     The legend stands beside the curves, in the order in which they end.
@@ -94,7 +96,10 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves],
         curves: The combinations; pairs of colour and line style repeat after twelve of them.
         loss: What the loss is, with its unit.
     """
-    with figure(*paths, size=(7.4, 4.0)) as axes:
+    from matplotlib.ticker import MaxNLocator
+
+    with canvas(*paths, size=(7.4, 4.0)) as drawing:
+        axes = drawing.add_subplot()
         ends = []
         for index, curve in enumerate(curves):
             colour, style = _colour(index), LINE_STYLES[index % len(LINE_STYLES)]  # overlapping lines stay visible
@@ -105,9 +110,10 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves],
             axes.fill_between(curve.steps, low, high, color=colour, alpha=0.12, linewidth=0)
             ends.append((mean[-1], line))
         axes.set(xlabel="step", ylabel=f"training {loss}")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles = [line for _, line in sorted(ends, key=lambda end: -end[0])]
-        axes.figure.legend(handles=handles, title=title, loc="outside right upper", alignment="left")
+        drawing.legend(handles=handles, title=title, loc="outside right upper", alignment="left")
+    return drawing
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class FinalValues:
     exact: Sequence[float] = ()
 
 
-def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues], metric: str) -> None:
+def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues], metric: str) -> Figure:
     """The final metric of every combination: a point a seed, a bar at their mean, a diamond at the exact weights'.
 
     Args:
@@ -134,7 +140,8 @@ def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues],
         finals: The combinations, from top to bottom.
         metric: Its name and direction.
     """
-    with figure(*paths, size=(6.4, 1.5 + 0.4 * len(finals))) as axes:
+    with canvas(*paths, size=(6.4, 1.5 + 0.4 * len(finals))) as drawing:
+        axes = drawing.add_subplot()
         seed = mean = exact = None
         for row, final in enumerate(finals):
             colour = _colour(row)
@@ -149,9 +156,10 @@ def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues],
         axes.set_ylim(len(finals) - 0.5, -0.5)
         shown = {"a seed": seed, "mean": mean, "mean with exact weights": exact}
         handles = {name: handle for name, handle in shown.items() if handle is not None}
-        legend = axes.figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+        legend: Any = drawing.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
         for handle in legend.legend_handles[:2]:
             handle.set_color("0.4")  # they stand for every combination, whatever its colour
+    return drawing
 
 
 def _colour(index: int) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
 from qpeft.training.trainability import VarianceRow
 from qpeft.training.trainability_gradients import OBSERVABLES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAMES = {
     "global": r"global observable, $|0\cdots0\rangle\langle0\cdots0|$",
@@ -19,7 +23,7 @@ TWO_DESIGN = "2-design"
 ONE_LAYER = "1 layer, derived"
 
 
-def qubits_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
+def qubits_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> Figure:
     """Variance against the number of qubits, a panel an ansatz, a line a number of layers.
 
     Args:
@@ -30,19 +34,19 @@ def qubits_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
         BandPanel(name, _lines(found, lambda row: row.reps, lambda row: row.num_qubits), _against_qubits(found))
         for name, found in _groups(rows, lambda row: row.ansatz)
     ]
-    bands_plot(paths, panels, _title(rows), "qubits $N$", _ylabel(rows), "layers")
+    return bands_plot(paths, panels, _title(rows), "qubits $N$", _ylabel(rows), "layers")
 
 
-def reps_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
+def reps_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> Figure:
     """Variance against the number of layers, a panel an ansatz, a line a number of qubits; arguments as above."""
     panels = [
         BandPanel(name, _lines(found, lambda row: row.num_qubits, lambda row: row.reps), _against_reps(found))
         for name, found in _groups(rows, lambda row: row.ansatz)
     ]
-    bands_plot(paths, panels, _title(rows), "layers", _ylabel(rows), "qubits $N$", log_x=True)
+    return bands_plot(paths, panels, _title(rows), "layers", _ylabel(rows), "qubits $N$", log_x=True)
 
 
-def engines_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
+def engines_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> Figure:
     """Variance against the number of qubits at the most layers, a panel an ansatz, a line an engine.
 
     Args:
@@ -55,7 +59,7 @@ def engines_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> None:
         BandPanel(name, _lines(found, lambda row: row.engine, lambda row: row.num_qubits), _against_qubits(found))
         for name, found in _groups(shown, lambda row: row.ansatz)
     ]
-    bands_plot(paths, panels, _title(shown), f"qubits $N$ ({deepest} layers)", _ylabel(shown), "engine")
+    return bands_plot(paths, panels, _title(shown), f"qubits $N$ ({deepest} layers)", _ylabel(shown), "engine")
 
 
 def _title(rows: Sequence[VarianceRow]) -> str:

@@ -1,36 +1,17 @@
-from contextlib import contextmanager
-
-from qpeft.training import band_plots, plots
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
 from qpeft.training.trainability import gradient_variance
 from qpeft.training.trainability_plots import engines_plot, qubits_plot, reps_plot
 from qpeft.training.trainability_references import one_layer_global, two_design
 
 
-def kept_canvas(monkeypatch):
-    """The figures that are drawn from here on."""
-    seen = []
-
-    @contextmanager
-    def canvas(*paths, size=None):
-        with plots.canvas(*paths, size=size) as drawn:
-            yield drawn
-        seen.append(drawn)
-
-    monkeypatch.setattr(band_plots, "canvas", canvas)
-    return seen
-
-
-def test_panels_share_scales_colours_and_one_legend(tmp_path, monkeypatch):
-    seen = kept_canvas(monkeypatch)
+def test_panels_share_scales_colours_and_one_legend(tmp_path):
     line = BandLine("2", [1, 4], [1e-2, 1e-4], [5e-3, 5e-5], [2e-2, 2e-4])
     other = BandLine("3", [1, 4], [1e-3, 1e-5], [1e-3, 1e-5], [1e-3, 1e-5])
     reference = ReferenceLine("derived", [1, 4], [1e-4, 1e-4], of="3")
     paths = [tmp_path / "bands.png", tmp_path / "bands.svg", tmp_path / "bands.pdf"]
     panels = [BandPanel(name, [line, other], [reference]) for name in ("a", "b", "c", "d")]
-    bands_plot(paths, panels, "all", "layers", "variance (x)", "qubits", log_x=True)
+    figure = bands_plot(paths, panels, "all", "layers", "variance (x)", "qubits", log_x=True)
     assert all(path.stat().st_size > 1000 for path in paths) and len(list(tmp_path.iterdir())) == 3
-    (figure,) = seen
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "d"]
     first = figure.axes[0]
     assert first.get_yscale() == "log" and first.get_xscale() == "log"
@@ -46,12 +27,9 @@ def test_panels_share_scales_colours_and_one_legend(tmp_path, monkeypatch):
     assert figure.get_supxlabel() == "layers" and figure.get_supylabel() == "variance (x)"
 
 
-def test_variances_are_drawn_with_what_is_derived_for_them(tmp_path, monkeypatch):
-    seen = kept_canvas(monkeypatch)
+def test_variances_are_drawn_with_what_is_derived_for_them():
     rows = gradient_variance(["ry_cnot", "rxrz_cnot"], [2, 3], [1, 2], ["global"], initialisations=5)
-    qubits_plot([tmp_path / "qubits.svg"], rows)
-    reps_plot([tmp_path / "reps.svg"], rows)
-    by_qubits, by_reps = seen
+    by_qubits, by_reps = qubits_plot([], rows), reps_plot([], rows)
     real, complexes = by_qubits.axes
     design, layer, one, two = real.lines
     assert list(design.get_ydata()) == [two_design("global", n, is_real=True) for n in (2, 3)]
@@ -65,13 +43,12 @@ def test_variances_are_drawn_with_what_is_derived_for_them(tmp_path, monkeypatch
     assert levels == [[two_design("global", n, is_real=True)] * 2 for n in (2, 3)]
 
 
-def test_engines_are_compared_at_the_most_layers(tmp_path, monkeypatch):
-    seen = kept_canvas(monkeypatch)
+def test_engines_are_compared_at_the_most_layers():
     rows = gradient_variance("ry_cnot", [2, 3], [1, 2], ["local"], ["exact", "exact:16"], initialisations=5)
-    engines_plot([tmp_path / "engines.svg"], rows)
-    ((_, exact, sampled),) = [axes.lines for axes in seen[0].axes]
+    figure = engines_plot([], rows)
+    ((_, exact, sampled),) = [axes.lines for axes in figure.axes]
     for line, engine in ((exact, "exact"), (sampled, "exact:16")):
         assert list(line.get_ydata()) == [row.variance for row in rows if row.engine == engine and row.reps == 2]
-    assert [text.get_text() for text in seen[0].legends[0].get_texts()] == ["exact", "exact:16", "2-design"]
-    assert "local" in seen[0].get_suptitle() and "exact" not in seen[0].get_suptitle()
-    assert "2 layers" in seen[0].get_supxlabel()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exact", "exact:16", "2-design"]
+    assert "local" in figure.get_suptitle() and "exact" not in figure.get_suptitle()
+    assert "2 layers" in figure.get_supxlabel()

@@ -1,6 +1,3 @@
-from contextlib import contextmanager
-
-from qpeft.training import plots
 from qpeft.training.plots import FinalValues, SeedCurves, curves_plot, final_plot, loss_plot
 
 
@@ -8,19 +5,22 @@ def test_a_plot_is_written_whole_and_needs_no_display(tmp_path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     for name, magic in (("loss.png", b"\x89PNG"), ("loss.svg", b"<?xml"), ("loss.pdf", b"%PDF")):
         loss_plot(
-            tmp_path / name, {"qpa": [(1, 3.0), (2, 2.5)], "lora": [(1, 2.9), (2, 2.0)]}, 3.1, {"qpa": 2.6}, "loss (x)"
+            [tmp_path / name],
+            {"qpa": [(1, 3.0), (2, 2.5)], "lora": [(1, 2.9), (2, 2.0)]},
+            3.1,
+            {"qpa": 2.6},
+            "loss (x)",
         )
         assert (tmp_path / name).read_bytes().startswith(magic)
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_loss_curves_show_mean_band_and_the_order_of_their_ends(tmp_path, monkeypatch):
-    seen = kept_axes(monkeypatch)
+def test_loss_curves_show_mean_band_and_the_order_of_their_ends(tmp_path):
     curves = [SeedCurves("a", [1, 2], [[3.0, 1.0], [5.0, 2.0]]), SeedCurves("b", [1, 2], [[4.0, 4.0], [4.0, 5.0]])]
     paths = [tmp_path / "loss.png", tmp_path / "loss.svg"]
-    curves_plot(paths, "engine", curves, "loss (nats per egg)")
+    figure = curves_plot(paths, "engine", curves, "loss (nats per egg)")
     assert all(path.stat().st_size > 1000 for path in paths)
-    (axes,) = seen
+    (axes,) = figure.axes
     a, b = axes.lines
     assert list(a.get_ydata()) == [4.0, 1.5] and list(b.get_ydata()) == [4.0, 4.5]
     assert (a.get_color(), a.get_linestyle()) != (b.get_color(), b.get_linestyle())
@@ -32,13 +32,12 @@ def test_loss_curves_show_mean_band_and_the_order_of_their_ends(tmp_path, monkey
     assert axes.get_ylabel() == "training loss (nats per egg)"
 
 
-def test_final_values_show_every_seed_the_mean_and_the_exact_mean(tmp_path, monkeypatch):
-    seen = kept_axes(monkeypatch)
-    final_plot(
+def test_final_values_show_every_seed_the_mean_and_the_exact_mean(tmp_path):
+    figure = final_plot(
         [tmp_path / "final.svg"], "rank", [FinalValues("1", [2.0, 3.0]), FinalValues("2", [1.0, 2.0], [1.0, 1.5])],
         "hits; more is better",
     )  # fmt: skip
-    (axes,) = seen
+    (axes,) = figure.axes
     points = [collection.get_offsets().tolist() for collection in axes.collections]
     assert points == [[[2.0, 0.0], [3.0, 0.0]], [[1.0, 1.0], [2.0, 1.0]], [[1.25, 1.0]]]
     assert [line.get_xdata()[0] for line in axes.lines] == [2.5, 1.5]
@@ -48,15 +47,8 @@ def test_final_values_show_every_seed_the_mean_and_the_exact_mean(tmp_path, monk
     assert names == ["a seed", "mean", "mean with exact weights"]
 
 
-def kept_axes(monkeypatch):
-    """The axes of every figure that is drawn."""
-    seen, original = [], plots.figure
-
-    @contextmanager
-    def keeping(*paths, **options):
-        with original(*paths, **options) as axes:
-            seen.append(axes)
-            yield axes
-
-    monkeypatch.setattr(plots, "figure", keeping)
-    return seen
+def test_figures_are_returned_for_notebooks_and_need_no_path():
+    figure = final_plot([], "rank", [FinalValues("1", [2.0])], "hits")
+    assert figure.axes[0].get_ylabel() == "rank"
+    assert curves_plot([], "rank", [SeedCurves("1", [1], [[2.0]])], "loss").axes[0].get_xlabel() == "step"
+    assert loss_plot([], {"a": [(1, 2.0)]}, 3.0, {}, "loss").axes[0].get_ylabel() == "loss"
