@@ -10,7 +10,7 @@ TQ     := .venv-torchquantum
 TQ_PIN := requirements/torchquantum.txt
 TQ_PIP := $(TQ)/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all test-torchquantum lint bench docs clean
+.PHONY: demo test test-all test-torchquantum lint bench docs notebooks clean
 
 demo: $(VENV)/.core
 	$(BIN)/qpeft demo
@@ -44,6 +44,10 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
+
+# Runs them anew and writes their outputs; `make test` only checks that they run.
+notebooks: $(VENV)/.dev
+	$(BIN)/python scripts/run_notebooks.py
 
 clean:
 	rm -rf $(VENV) $(TQ) site build *.egg-info
