@@ -47,7 +47,7 @@ def gradient_variance(
         console.print("Interrupted. The study goes on with --resume; finished points are not run again.")
         raise typer.Exit(130) from None
     table = Table(*HEADER, box=SIMPLE_HEAD, pad_edge=False)
-    for row in decay_table(found.rows):
+    for row in decay_table(found.table):
         table.add_row(*row)
     console.print(table)
     console.print(f"Report, tables and plots: {found.folder}", highlight=False, markup=False)

@@ -156,7 +156,7 @@ def final_plot(paths: Sequence[Path], title: str, finals: Sequence[FinalValues],
         axes.set_ylim(len(finals) - 0.5, -0.5)
         shown = {"a seed": seed, "mean": mean, "mean with exact weights": exact}
         handles = {name: handle for name, handle in shown.items() if handle is not None}
-        legend: Any = drawing.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+        legend: Any = drawing.legend([*handles.values()], [*handles], loc="outside lower center", ncols=len(handles))
         for handle in legend.legend_handles[:2]:
             handle.set_color("0.4")  # they stand for every combination, whatever its colour
     return drawing

@@ -7,8 +7,7 @@ McClean et al., Nature Commun. 9, 4812 (2018)); how fast it falls depends on the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import Progress
@@ -20,40 +19,8 @@ from qpeft.training.trainability_gradients import OBSERVABLES, Objective, draw_a
 from qpeft.training.trainability_points import Circuits, Point, plan_points
 from qpeft.training.trainability_raw import RawGradients
 from qpeft.training.trainability_references import is_one_product_layer, one_layer_global, two_design
-from qpeft.training.trainability_statistics import Array, Bootstrap, Decay, Spread, fit_decay, layers_of, spread
-
-
-@dataclass(frozen=True)
-class VarianceRow:
-    """The variance of dL/dtheta at one point.
-
-    Attributes:
-        ansatz: Name of the ansatz, or of a circuit of one's own.
-        num_qubits: N.
-        reps: Layers of the ansatz, or repetitions of the circuit.
-        observable: "global" or "local", or the name of another objective.
-        engine: What ran the circuit.
-        initialisations: Number of random angles.
-        spread: The variances: averaged over all angles, over those of each layer, and of each.
-        two_design: What an angle between two 2-designs would have, real ones if the circuit is real; None where it is
-            not derived.
-        one_layer: What each angle has in a layer of RY or RX with CNOTs; None for other points.
-    """
-
-    ansatz: str
-    num_qubits: int
-    reps: int
-    observable: str
-    engine: str
-    initialisations: int
-    spread: Spread
-    two_design: float | None
-    one_layer: float | None
-
-    @property
-    def variance(self) -> float:
-        """The average over all angles."""
-        return self.spread.all.variance
+from qpeft.training.trainability_statistics import Array, Bootstrap, layers_of, spread
+from qpeft.training.trainability_table import VarianceRow, VarianceTable
 
 
 def gradient_variance(
@@ -61,7 +28,7 @@ def gradient_variance(
     observables: Sequence[str | Objective] = tuple(OBSERVABLES), engines: Sequence[str] = ("exact",),
     initialisations: int = 200, seed: int = 0, bootstrap: Bootstrap | None = None, folder: Path | None = None,
     display: Progress | None = None,
-) -> list[VarianceRow]:  # fmt: skip
+) -> VarianceTable:  # fmt: skip
     """Variances of dL/dtheta over angles drawn uniformly from (-pi, pi), at every combination of what is given.
 
     Equal angles serve every observable and engine. Engines with shots estimate gradients by the parameter-shift rule
@@ -80,16 +47,19 @@ def gradient_variance(
         folder: Where the raw derivatives are kept; points that are there already are not run again.
         display: Shows a bar while points run.
 
+    Returns:
+        A table: `to_pandas()` gives data frames, `plot()` figures, `decays()` how fast the variances fall with N.
+
     Raises:
         ConfigError: Fewer than 2 initialisations, a circuit without trainable angles, one that does not fit into
             memory, or an unknown name; before anything runs.
         RunError: The folder holds another experiment's derivatives.
 
     Example:
-        >>> rows = gradient_variance("ry_cnot", qubits=[2, 4, 6], reps=[1], observables=["global"])
-        >>> [row.num_qubits for row in rows], rows[0].one_layer  # (1/8) (3/8)^(N-1)
+        >>> table = gradient_variance("ry_cnot", qubits=[2, 4, 6], reps=[1], observables=["global"])
+        >>> [row.num_qubits for row in table], table[0].one_layer  # (1/8) (3/8)^(N-1)
         ([2, 4, 6], 0.046875)
-        >>> round(decays(rows)[0].decay.rate)  # log2(3/8) = -1.4
+        >>> round(table.decays()[0].decay.rate)  # log2(3/8) = -1.4
         -1
     """
     points = plan_points(circuits, qubits, reps, observables, engines)
@@ -99,7 +69,7 @@ def gradient_variance(
 def variances(
     points: Sequence[Point], initialisations: int, seed: int, bootstrap: Bootstrap, folder: Path | None,
     display: Progress | None,
-) -> list[VarianceRow]:  # fmt: skip
+) -> VarianceTable:  # fmt: skip
     """`gradient_variance` of points that are planned already; a row each, in order."""
     check_whole("initialisations", initialisations)
     if initialisations < 2:
@@ -116,7 +86,7 @@ def variances(
         rows.append(_row(point, gradients, bootstrap, seed))
         if display is not None and task is not None:
             display.update(task, advance=1, description=point.label)
-    return rows
+    return VarianceTable(tuple(rows))
 
 
 def _gradients(point: Point, initialisations: int, seed: int) -> Array:
@@ -134,25 +104,3 @@ def _row(point: Point, gradients: Array, bootstrap: Bootstrap, seed: int) -> Var
         two_design(point.observable, point.num_qubits, point.circuit.is_real) if is_derived else None,
         one_layer_global(point.num_qubits) if has_one_layer else None,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class DecayRow:
-    """How the variance falls with N in one ansatz at one number of layers; `decay` is None if nothing can be fitted."""
-
-    ansatz: str
-    reps: int
-    observable: str
-    engine: str
-    decay: Decay | None
-
-
-def decays(rows: Iterable[VarianceRow]) -> list[DecayRow]:
-    """The fitted decay with N of every ansatz, number of layers, observable and engine in the rows."""
-    groups: dict[tuple[str, int, str, str], list[VarianceRow]] = {}
-    for row in rows:
-        groups.setdefault((row.ansatz, row.reps, row.observable, row.engine), []).append(row)
-    return [
-        DecayRow(*key, fit_decay([row.num_qubits for row in group], [row.variance for row in group]))
-        for key, group in groups.items()
-    ]

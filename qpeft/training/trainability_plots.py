@@ -1,4 +1,4 @@
-"""The plots of a study of gradients: variance against qubits, against layers, and on different engines."""
+"""The plots of a study of gradients: variance against qubits, layers, engines, and the place inside a circuit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qpeft.errors import ConfigError, UnknownNameError, unknown_name
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
-from qpeft.training.trainability import VarianceRow
 from qpeft.training.trainability_gradients import OBSERVABLES
+from qpeft.training.trainability_statistics import Band
+from qpeft.training.trainability_table import VarianceRow, VarianceTable, grouped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,45 +23,73 @@ NAMES = {
 }
 TWO_DESIGN = "2-design"
 ONE_LAYER = "1 layer, derived"
+ENGINE = "engine"
 
 
-def qubits_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> Figure:
-    """Variance against the number of qubits, a panel an ansatz, a line a number of layers.
+def draw(table: VarianceTable, against: str, paths: Sequence[Path]) -> Figure:
+    """See `VarianceTable.plot`."""
+    if against not in AGAINST:
+        raise UnknownNameError(unknown_name("axis", against, AGAINST))
+    for name in ("observable", "engine"):
+        there = dict.fromkeys(getattr(row, name) for row in table)
+        if len(there) > 1 and name != against:
+            raise ConfigError(
+                f"the rows have the {name}s {', '.join(there)}, and a plot takes one; choose by "
+                f'where({name}="{next(iter(there))}")'
+            )
+    return AGAINST[against](table.rows, paths)
 
-    Args:
-        paths: Where to save.
-        rows: Those of one observable and engine.
-    """
+
+def _qubits(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
     panels = [
-        BandPanel(name, _lines(found, lambda row: row.reps, lambda row: row.num_qubits), _against_qubits(found))
-        for name, found in _groups(rows, lambda row: row.ansatz)
+        BandPanel(name, _lines(found, "reps"), _against_qubits(found)) for (name,), found in grouped(rows, "ansatz")
     ]
     return bands_plot(paths, panels, _title(rows), "qubits $N$", _ylabel(rows), "layers")
 
 
-def reps_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> Figure:
-    """Variance against the number of layers, a panel an ansatz, a line a number of qubits; arguments as above."""
+def _reps(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
     panels = [
-        BandPanel(name, _lines(found, lambda row: row.num_qubits, lambda row: row.reps), _against_reps(found))
-        for name, found in _groups(rows, lambda row: row.ansatz)
+        BandPanel(name, _lines(found, "num_qubits"), _against_reps(found)) for (name,), found in grouped(rows, "ansatz")
     ]
     return bands_plot(paths, panels, _title(rows), "layers", _ylabel(rows), "qubits $N$", log_x=True)
 
 
-def engines_plot(paths: Sequence[Path], rows: Sequence[VarianceRow]) -> Figure:
-    """Variance against the number of qubits at the most layers, a panel an ansatz, a line an engine.
-
-    Args:
-        paths: Where to save.
-        rows: Those of one observable.
-    """
-    deepest = max(row.reps for row in rows)
-    shown = [row for row in rows if row.reps == deepest]
+def _engines(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
+    shown = _deepest(rows)
     panels = [
-        BandPanel(name, _lines(found, lambda row: row.engine, lambda row: row.num_qubits), _against_qubits(found))
-        for name, found in _groups(shown, lambda row: row.ansatz)
+        BandPanel(name, _lines(found, "engine"), _against_qubits(found)) for (name,), found in grouped(shown, "ansatz")
     ]
-    return bands_plot(paths, panels, _title(shown), f"qubits $N$ ({deepest} layers)", _ylabel(shown), "engine")
+    return bands_plot(paths, panels, _title(shown), f"qubits $N$ ({shown[0].reps} layers)", _ylabel(shown), "engine")
+
+
+def _layer(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
+    """The last layers of a circuit hold angles that a local observable does not see, the first those that it mixes."""
+    shown = _deepest(rows)
+    panels = [
+        BandPanel(
+            name,
+            [_line(str(row.num_qubits), enumerate(row.spread.layers, 1)) for row in _by_qubits(found)],
+            _levels(found, [1, max(len(row.spread.layers) for row in found)]),
+        )
+        for (name,), found in grouped(shown, "ansatz")
+    ]
+    places = f"layer of rotations, from the input on ({shown[0].reps} reps)"
+    return bands_plot(paths, panels, _title(shown), places, _ylabel(shown), "qubits $N$")
+
+
+AGAINST: dict[str, Callable[[Sequence[VarianceRow], Sequence[Path]], Figure]] = {
+    "qubits": _qubits, "reps": _reps, ENGINE: _engines, "layer": _layer,
+}  # fmt: skip
+
+
+def _deepest(rows: Sequence[VarianceRow]) -> list[VarianceRow]:
+    """Those of the most layers."""
+    most = max(row.reps for row in rows)
+    return [row for row in rows if row.reps == most]
+
+
+def _by_qubits(rows: Sequence[VarianceRow]) -> list[VarianceRow]:
+    return sorted(rows, key=lambda row: row.num_qubits)
 
 
 def _title(rows: Sequence[VarianceRow]) -> str:
@@ -74,41 +104,40 @@ def _ylabel(rows: Sequence[VarianceRow]) -> str:
     return rf"$\mathrm{{Var}}(\partial L/\partial\theta)$ ({unit})"
 
 
-def _groups(
-    rows: Iterable[VarianceRow], key: Callable[[VarianceRow], str | int]
-) -> list[tuple[str, list[VarianceRow]]]:
-    groups: dict[str | int, list[VarianceRow]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return [(str(name), found) for name, found in groups.items()]
+def _lines(rows: Sequence[VarianceRow], differ_in: str) -> list[BandLine]:
+    """Against the number of layers if they differ in qubits, else against qubits; smallest line first."""
+    place = "reps" if differ_in == "num_qubits" else "num_qubits"
+    ordered = sorted(rows, key=lambda row: (getattr(row, differ_in), getattr(row, place)))
+    return [
+        _line(str(name), [(getattr(row, place), row.spread.all) for row in group])
+        for (name,), group in grouped(ordered, differ_in)
+    ]
 
 
-def _lines(
-    rows: Sequence[VarianceRow], line: Callable[[VarianceRow], int | str], place: Callable[[VarianceRow], int]
-) -> list[BandLine]:
+def _line(label: str, points: Iterable[tuple[int, Band]]) -> BandLine:
     """What vanishes (a variance of exactly 0) has no place on a logarithmic scale."""
-    found = []
-    for name, group in _groups(sorted(rows, key=lambda row: (line(row), place(row))), line):
-        shown = [row for row in group if row.variance > 0]
-        bands = [row.spread.all for row in shown]
-        found.append(
-            BandLine(
-                name, [place(row) for row in shown], [band.variance for band in bands], [band.low for band in bands],
-                [band.high for band in bands],
-            )
-        )  # fmt: skip
-    return found
+    shown = [(x, band) for x, band in points if band.variance > 0]
+    bands = [band for _, band in shown]
+    return BandLine(
+        label, [x for x, _ in shown], [band.variance for band in bands], [band.low for band in bands],
+        [band.high for band in bands],
+    )  # fmt: skip
 
 
 def _against_qubits(rows: Sequence[VarianceRow]) -> list[ReferenceLine]:
-    designs = {row.num_qubits: row.two_design for row in rows if row.two_design is not None}
     layers = {row.num_qubits: row.one_layer for row in rows if row.one_layer is not None}
-    drawn = ((TWO_DESIGN, designs), (ONE_LAYER, layers))
+    drawn = ((TWO_DESIGN, _designs(rows)), (ONE_LAYER, layers))
     return [ReferenceLine(name, sorted(at), [at[n] for n in sorted(at)]) for name, at in drawn if at]
 
 
 def _against_reps(rows: Sequence[VarianceRow]) -> list[ReferenceLine]:
-    """Levels, in the colours of their lines."""
-    ends = [min(row.reps for row in rows), max(row.reps for row in rows)]
-    designs = {row.num_qubits: row.two_design for row in rows if row.two_design is not None}
-    return [ReferenceLine(TWO_DESIGN, ends, [level] * 2, str(n)) for n, level in sorted(designs.items())]
+    return _levels(rows, [min(row.reps for row in rows), max(row.reps for row in rows)])
+
+
+def _levels(rows: Sequence[VarianceRow], ends: Sequence[int]) -> list[ReferenceLine]:
+    """Each number of qubits' 2-design, in the colour of its line."""
+    return [ReferenceLine(TWO_DESIGN, ends, [level] * 2, str(n)) for n, level in sorted(_designs(rows).items())]
+
+
+def _designs(rows: Sequence[VarianceRow]) -> dict[int, float]:
+    return {row.num_qubits: row.two_design for row in rows if row.two_design is not None}

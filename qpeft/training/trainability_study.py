@@ -13,12 +13,13 @@ from qpeft.errors import UnknownNameError, unknown_name
 from qpeft.files import write_text
 from qpeft.training.progress import new_display
 from qpeft.training.report import markdown_table
-from qpeft.training.trainability import DecayRow, VarianceRow, decays, variances
+from qpeft.training.trainability import variances
 from qpeft.training.trainability_config import StudyConfig, listed, whole_numbers
 from qpeft.training.trainability_folder import PLOTS, RAW, StudyFolder
 from qpeft.training.trainability_gradients import OBSERVABLES, Objective
-from qpeft.training.trainability_plots import engines_plot, qubits_plot, reps_plot
+from qpeft.training.trainability_plots import AGAINST, ENGINE
 from qpeft.training.trainability_points import plan_points
+from qpeft.training.trainability_table import DecayRow, VarianceTable
 
 LOSS = "loss"
 HEADER = ("ansatz", "observable", "engine", "layers", "log2/qubit", "std. error", "points")
@@ -26,10 +27,10 @@ HEADER = ("ansatz", "observable", "engine", "layers", "log2/qubit", "std. error"
 
 @dataclass(frozen=True)
 class Study:
-    """What a study gave: its folder and its rows."""
+    """What a study gave: its folder and its table."""
 
     folder: Path
-    rows: list[VarianceRow]
+    table: VarianceTable
 
 
 def study(config: StudyConfig, console: Console | None = None) -> Study:
@@ -49,12 +50,12 @@ def study(config: StudyConfig, console: Console | None = None) -> Study:
     )  # fmt: skip
     folder.begin()
     with new_display(console or Console(quiet=True)) as display:
-        rows = variances(points, asked.initialisations, asked.seed, asked.bootstrap, folder.path / RAW, display)
-    folder.write_tables(rows)
-    pictures = _plots(folder.path, rows)
-    write_text(folder.path / "report.md", _page(config, rows, pictures))
+        table = variances(points, asked.initialisations, asked.seed, asked.bootstrap, folder.path / RAW, display)
+    folder.write_tables(table)
+    pictures = _plots(folder.path, table)
+    write_text(folder.path / "report.md", _page(config, table, pictures))
     folder.finish()
-    return Study(folder.path, rows)
+    return Study(folder.path, table)
 
 
 def _objectives(config: StudyConfig) -> list[str | Objective]:
@@ -72,28 +73,27 @@ def _objectives(config: StudyConfig) -> list[str | Objective]:
     return found
 
 
-def _plots(folder: Path, rows: Sequence[VarianceRow]) -> list[str]:
+def _plots(folder: Path, table: VarianceTable) -> list[str]:
     """Draws each observable and engine, as PNG and SVG; gives the names without their suffix, from the folder."""
     (folder / PLOTS).mkdir(exist_ok=True)
-    names = []
-    for observable, engine in dict.fromkeys((row.observable, row.engine) for row in rows):
-        shown = [row for row in rows if (row.observable, row.engine) == (observable, engine)]
-        for kind, draw in (("qubits", qubits_plot), ("layers", reps_plot)):
-            name = f"{PLOTS}/{observable}-{re.sub(r'[^A-Za-z0-9_.]+', '_', engine)}-{kind}"
-            draw([folder / f"{name}.png", folder / f"{name}.svg"], shown)
-            names.append(name)
-    if len({row.engine for row in rows}) > 1:
-        for observable in dict.fromkeys(row.observable for row in rows):
-            name = f"{PLOTS}/{observable}-engines"
-            files = [folder / f"{name}.png", folder / f"{name}.svg"]
-            engines_plot(files, [row for row in rows if row.observable == observable])
-            names.append(name)
-    return names
+    observables, engines = (
+        list(dict.fromkeys(getattr(row, name) for row in table)) for name in ("observable", "engine")
+    )
+    wanted = {
+        f"{observable}-{re.sub(r'[^A-Za-z0-9_.]+', '_', engine)}-{against}":
+        (against, table.where(observable=observable, engine=engine))
+        for observable in observables for engine in engines for against in AGAINST if against != ENGINE
+    }  # fmt: skip
+    if len(engines) > 1:
+        wanted |= {f"{observable}-engines": (ENGINE, table.where(observable=observable)) for observable in observables}
+    for name, (against, shown) in wanted.items():
+        shown.plot(against, [folder / PLOTS / f"{name}.{suffix}" for suffix in ("png", "svg")])
+    return [f"{PLOTS}/{name}" for name in wanted]
 
 
-def decay_table(rows: Sequence[VarianceRow]) -> list[tuple[str, ...]]:
+def decay_table(table: VarianceTable) -> list[tuple[str, ...]]:
     """The fitted decays for a reader, under `HEADER`."""
-    return [_decay(found) for found in decays(rows)]
+    return [_decay(found) for found in table.decays()]
 
 
 def _decay(found: DecayRow) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def _decay(found: DecayRow) -> tuple[str, ...]:
     return (found.ansatz, found.observable, found.engine, str(found.reps), *numbers)
 
 
-def _page(config: StudyConfig, rows: Sequence[VarianceRow], pictures: Sequence[str]) -> str:
+def _page(config: StudyConfig, table: VarianceTable, pictures: Sequence[str]) -> str:
     asked = config.study
     lines = [
         "# Variance of the gradients", "",
@@ -120,6 +120,6 @@ def _page(config: StudyConfig, rows: Sequence[VarianceRow], pictures: Sequence[s
         *(f"![variance of the gradients, {name.removeprefix(PLOTS + '/')}]({name}.png)\n" for name in pictures),
         "## Decay with the number of qubits", "",
         "Least-squares line of log2 variance against N: -1 halves the variance with every qubit.", "",
-        *markdown_table(HEADER, decay_table(rows)),
+        *markdown_table(HEADER, decay_table(table)),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

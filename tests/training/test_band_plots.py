@@ -1,6 +1,5 @@
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
 from qpeft.training.trainability import gradient_variance
-from qpeft.training.trainability_plots import engines_plot, qubits_plot, reps_plot
 from qpeft.training.trainability_references import one_layer_global, two_design
 
 
@@ -29,7 +28,7 @@ def test_panels_share_scales_colours_and_one_legend(tmp_path):
 
 def test_variances_are_drawn_with_what_is_derived_for_them():
     rows = gradient_variance(["ry_cnot", "rxrz_cnot"], [2, 3], [1, 2], ["global"], initialisations=5)
-    by_qubits, by_reps = qubits_plot([], rows), reps_plot([], rows)
+    by_qubits, by_reps = rows.plot(), rows.plot("reps")
     real, complexes = by_qubits.axes
     design, layer, one, two = real.lines
     assert list(design.get_ydata()) == [two_design("global", n, is_real=True) for n in (2, 3)]
@@ -45,7 +44,7 @@ def test_variances_are_drawn_with_what_is_derived_for_them():
 
 def test_engines_are_compared_at_the_most_layers():
     rows = gradient_variance("ry_cnot", [2, 3], [1, 2], ["local"], ["exact", "exact:16"], initialisations=5)
-    figure = engines_plot([], rows)
+    figure = rows.plot("engine")
     ((_, exact, sampled),) = [axes.lines for axes in figure.axes]
     for line, engine in ((exact, "exact"), (sampled, "exact:16")):
         assert list(line.get_ydata()) == [row.variance for row in rows if row.engine == engine and row.reps == 2]

@@ -10,12 +10,13 @@ from qpeft.engines import get_engine
 from qpeft.errors import ConfigError, RunError
 from qpeft.qcircuits import ANSATZE, CircuitBuilder, StatevectorEngine, ansatz
 from qpeft.training import trainability_gradients
-from qpeft.training.trainability import decays, gradient_variance
+from qpeft.training.trainability import gradient_variance
 from qpeft.training.trainability_config import whole_numbers
 from qpeft.training.trainability_gradients import OBSERVABLES, cost_gradients, draw_angles
 from qpeft.training.trainability_points import plan_points
 from qpeft.training.trainability_references import is_one_product_layer, one_layer_global, two_design
 from qpeft.training.trainability_statistics import Bootstrap, fit_decay, layers_of, spread
+from qpeft.training.trainability_table import VarianceTable
 
 
 def haar(dim, is_real, number, rng):
@@ -144,7 +145,7 @@ def test_decays_take_an_ansatz_and_depth_each():
     rows = gradient_variance(["ry_cnot", "rx_cnot"], [2, 3, 4], [1], initialisations=3)
     exact = [replace(row, spread=replace(row.spread, all=replace(row.spread.all, variance=4.0**-row.num_qubits)))
              for row in rows]  # fmt: skip
-    found = decays(exact)
+    found = VarianceTable(tuple(exact)).decays()
     assert [(d.ansatz, d.observable) for d in found] == [(a, o) for a in ("ry_cnot", "rx_cnot") for o in OBSERVABLES]
     assert all(d.decay.rate == pytest.approx(-2) and d.decay.points == 3 for d in found)
 

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from qpeft.errors import ConfigError
+from qpeft.training.trainability import gradient_variance
+from qpeft.training.trainability_statistics import fit_decay
+from qpeft.training.trainability_table import VarianceTable
+
+
+@pytest.fixture(scope="module")
+def table():
+    return gradient_variance(["ry_cnot", "rxrz_cnot"], [2, 3, 4], [1, 2], initialisations=6)
+
+
+def test_it_is_a_sequence_of_rows(table):
+    assert len(table) == 2 * 3 * 2 * 2 == len(list(table))
+    assert table[0] is table.rows[0] and table[-1] in table
+
+
+def test_rows_are_chosen_by_value_or_by_several(table):
+    chosen = table.where(observable="local", reps=[1, 2], num_qubits=(2, 4))
+    assert {(row.num_qubits, row.observable) for row in chosen} == {(2, "local"), (4, "local")}
+    assert len(chosen) == 2 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"observable": "z"}, "no row has observable 'z'; there are global, local"),
+        ({"reps": 3}, "no row has reps 3; there are 1, 2"),
+        ({"qubits": 2}, "unknown column 'qubits'.*num_qubits"),
+    ],
+)
+def test_what_is_not_there_is_said(table, chosen, message):
+    with pytest.raises(ConfigError, match=message):
+        table.where(**chosen)
+
+
+def test_data_frames_hold_what_the_rows_hold(table):
+    points, layers, parameters, decays = (
+        table.to_pandas(what) for what in ("points", "layers", "parameters", "decays")
+    )
+    np.testing.assert_array_equal(points["variance"], [row.variance for row in table])
+    assert points["two_design"].notna().all() and points["one_layer"].notna().sum() == 3  # ry_cnot, one layer, global
+    assert len(parameters) == points["angles"].sum()
+    last = parameters.tail(1)
+    assert last["variance"].item() == table[-1].spread.parameters[-1]
+    assert len(layers) == sum(len(row.spread.layers) for row in table)
+    assert (layers["low"] <= layers["high"]).all()
+    one = table.where(ansatz="ry_cnot", reps=1, observable="global")
+    fit = fit_decay([2, 3, 4], [row.variance for row in one])
+    assert decays.iloc[0]["rate"] == pytest.approx(fit.rate) and decays.iloc[0]["points"] == 3
+    with pytest.raises(ConfigError, match="unknown table 'angles'"):
+        table.to_pandas("angles")
+
+
+def test_a_decay_of_one_point_has_no_rate():
+    frame = gradient_variance("ry_cnot", [2], [1], ["local"], initialisations=3).to_pandas("decays")
+    assert frame["rate"].isna().all() and frame["points"].item() == 0
+
+
+def test_notebooks_show_a_table(table):
+    shown = table._repr_html_()
+    assert shown.count("<tr") == 1 + len(table) and "two_design" in shown and "NaN" not in shown
+
+
+def test_a_plot_takes_one_observable_and_engine(table):
+    with pytest.raises(ConfigError, match=r'observables global, local.*where\(observable="global"\)'):
+        table.plot()
+    with pytest.raises(ConfigError, match=r"unknown axis 'depth'.*layer"):
+        table.where(observable="global").plot("depth")
+
+
+def test_layers_are_drawn_at_their_place_in_the_deepest_circuits(table, tmp_path):
+    figure = table.where(observable="local").plot("layer", [tmp_path / "layer.svg"])
+    assert (tmp_path / "layer.svg").stat().st_size > 1000
+    real, _ = figure.axes
+    *levels, two, _, four = real.lines
+    row = next(iter(table.where(ansatz="ry_cnot", num_qubits=4, reps=2, observable="local")))
+    assert list(four.get_xdata()) == [1, 2]
+    assert list(four.get_ydata()) == [band.variance for band in row.spread.layers]
+    assert len(levels) == 3 and list(levels[-1].get_ydata()) == [row.two_design] * 2
+    assert levels[-1].get_color() == four.get_color() != two.get_color()
+    assert "2 reps" in figure.get_supxlabel()
+
+
+def test_tables_of_equal_rows_are_equal(table):
+    assert VarianceTable(table.rows) == table
