@@ -99,7 +99,7 @@ def compare(
 
     planned = plan(vary or (), seeds, read_settings(config) if config else {}, flags)
     from qpeft.training.compare import compare as run
-    from qpeft.training.compare_report import shown_table
+    from qpeft.training.compare_tables import shown_table
 
     quiet()
     try:

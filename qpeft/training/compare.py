@@ -14,7 +14,8 @@ from qpeft.adapters.regenerate import share_weights
 from qpeft.errors import ConfigError, JobError, QpeftError
 from qpeft.extras import MissingExtraError
 from qpeft.training.compare_folder import ComparisonFolder
-from qpeft.training.compare_report import write_results, write_tables
+from qpeft.training.compare_report import write_results
+from qpeft.training.compare_tables import write_tables
 from qpeft.training.config import TrainConfig
 from qpeft.training.finetune import add_adapter, prepare, train
 from qpeft.training.progress import ProgressBar, new_display

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from scipy.special import stdtrit
+
 from qpeft.adapters.regenerate import LAST_SAMPLE
 from qpeft.training.tasks import Metric
 from qpeft.training.vary import Combination
@@ -14,35 +16,46 @@ from qpeft.training.vary import Combination
 if TYPE_CHECKING:
     from qpeft.training.compare import Comparison, Outcome
 
+EMPTY = "–"  # where a table has nothing to show
+
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (over n - 1) of the seeds; None where there is nothing to average."""
+    """Mean, sample standard deviation (over n - 1) and 95% confidence interval of the seeds.
+
+    Attributes:
+        mean: None where there is nothing to average.
+        std: None for fewer than two values.
+        half_width: Half the width of the interval around the mean, by Student's t: t(0.975, n - 1) std / sqrt(n). None
+            for fewer than two values.
+    """
 
     mean: float | None
     std: float | None
+    half_width: float | None
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """The spread of a few values.
 
         Example:
-            >>> Spread.of([1.0, 2.0, 3.0])
-            Spread(mean=2.0, std=1.0)
+            >>> Spread.of([1.0, 2.0, 3.0]).text(".3f")
+            '2.000 ± 2.484'
         """
-        return cls(
-            statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
-        )  # fmt: skip
+        if len(values) < 2:
+            return cls(values[0] if values else None, None, None)
+        std = statistics.stdev(values)
+        return cls(statistics.fmean(values), std, float(stdtrit(len(values) - 1, 0.975)) * std / len(values) ** 0.5)
 
     def text(self, form: str) -> str:
-        """E.g. `2.031 ± 0.004` for the form `.3f`; a dash if there is no value."""
-        if self.mean is None:
-            return "–"
-        return f"{self.mean:{form}}" + ("" if self.std is None else f" ± {self.std:{form.removeprefix('+')}}")
+        """Mean and interval, e.g. `2.031 ± 0.004` for the form `.3f`; a dash if there is no value."""
+        if self.half_width is None:
+            return self.mean_text(form)
+        return f"{self.mean:{form}} ± {self.half_width:{form.removeprefix('+')}}"
 
     def mean_text(self, form: str) -> str:
         """The mean alone."""
-        return "–" if self.mean is None else f"{self.mean:{form}}"
+        return EMPTY if self.mean is None else f"{self.mean:{form}}"
 
 
 class Summary:
@@ -50,7 +63,7 @@ class Summary:
 
     Args:
         outcomes: They, one a seed.
-        baseline: Those of the first combination, with the same seeds and perhaps more, which are still to come.
+        baseline: Those of the combination it is compared with, so far.
         primary: The metric that they are compared by.
     """
 
@@ -65,17 +78,27 @@ class Summary:
         return self.outcomes[0].combination
 
     @property
+    def is_reference(self) -> bool:
+        """Whether this is what the others are compared with."""
+        return any(outcome.combination == self.combination for outcome in self.baseline)
+
+    @property
+    def trained(self) -> int | None:
+        """How many numbers train; None if every run failed."""
+        return self.metrics[0]["parameters"]["trained"] if self.metrics else None
+
+    @property
     def values(self) -> list[float]:
         """The primary metric with the weights the model trained with; one a seed."""
         return [metrics["after"][self.primary.key] for metrics in self.metrics]
 
     @property
     def differences(self) -> list[float]:
-        """The values less those of the first combination with the same seed: what seeds share cancels."""
-        pairs = zip(self.outcomes, self.baseline, strict=False)
+        """The values less those of the reference with the same seed: what seeds share cancels."""
+        theirs = {outcome.seed: outcome.metrics for outcome in self.baseline if outcome.metrics is not None}
         return [
-            ours.metrics["after"][self.primary.key] - theirs.metrics["after"][self.primary.key]
-            for ours, theirs in pairs if ours.metrics is not None and theirs.metrics is not None
+            ours.metrics["after"][self.primary.key] - theirs[ours.seed]["after"][self.primary.key]
+            for ours in self.outcomes if ours.metrics is not None and ours.seed in theirs
         ]  # fmt: skip
 
     @property
@@ -104,7 +127,11 @@ class Summary:
 
 
 def summaries(comparison: Comparison) -> list[Summary]:
-    """One a combination, in order."""
-    count = len(comparison.plan.seeds)
-    found, primary = comparison.outcomes, comparison.primary
-    return [Summary(found[start : start + count], found[:count], primary) for start in range(0, len(found), count)]
+    """One a combination that has run, in order."""
+    plan, found, primary = comparison.plan, comparison.outcomes, comparison.primary
+    starts = range(0, len(found), len(plan.seeds))
+    own = [found[start : start + len(plan.seeds)] for start in starts]
+    by_label = {outcomes[0].combination.label: outcomes for outcomes in own}
+    return [
+        Summary(outcomes, by_label.get(plan.reference(outcomes[0].combination).label, []), primary) for outcomes in own
+    ]

@@ -25,20 +25,32 @@ BOOLEANS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class Combination:
-    """One value of every varied setting, and the configuration they make; its seed is the first one."""
+    """One value of every varied setting, and the configuration they make; its seed is the first one.
+
+    Attributes:
+        values: Setting to its value.
+        config: The configuration.
+        fitted: What of a control was changed so that it trains about as many numbers as the circuit, e.g. `chunk size
+            131`; None if nothing was.
+    """
 
     values: dict[str, Any]
     config: TrainConfig
+    fitted: str | None = None
 
     @property
     def label(self) -> str:
         """The values, e.g. `exact:10x, ry_cnot`."""
-        return ", ".join(map(value_text, self.values.values()))
+        return ", ".join([*map(value_text, self.values.values()), *self._budget])
 
     @property
     def assignments(self) -> str:
         """The same with names, e.g. `engine=exact:10x, ansatz=ry_cnot`."""
-        return assignments(self.values)
+        return ", ".join([assignments(self.values), *self._budget])
+
+    @property
+    def _budget(self) -> list[str]:
+        return [] if self.fitted is None else ["equal budget"]
 
     def seeded(self, seed: int) -> TrainConfig:
         """The configuration with another seed."""
@@ -58,6 +70,19 @@ class Plan:
     varied: dict[str, list[Any]]
     combinations: list[Combination]
     seeds: list[int]
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether the circuit is compared with its classical controls."""
+        sources = self.varied.get("source", [])
+        return "circuit" in sources and len(sources) > 1
+
+    def reference(self, combination: Combination) -> Combination:
+        """What a combination is compared with: the circuit with the same other settings, else the first combination."""
+        if not self.has_controls:
+            return self.combinations[0]
+        values = {**combination.values, "source": "circuit"}
+        return next(one for one in self.combinations if one.values == values)
 
 
 def plan(vary: Sequence[str], seeds: int, sections: Mapping[str, Any], flags: Mapping[str, Any]) -> Plan:

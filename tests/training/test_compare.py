@@ -15,10 +15,12 @@ from qpeft.errors import ConfigError, EngineError, JobError, NoiseError, RunErro
 from qpeft.noise.survey import stale
 from qpeft.qcircuits import StatevectorEngine
 from qpeft.training import compare as module
-from qpeft.training import compare_report
+from qpeft.training import compare_plots
 from qpeft.training.compare import Preparation, compare
-from qpeft.training.compare_report import shown_table, write_results
+from qpeft.training.compare_plots import final_figure, loss_figure
+from qpeft.training.compare_report import write_results
 from qpeft.training.compare_summary import Summary
+from qpeft.training.compare_tables import runs_frame, shown_table, table_frame
 from qpeft.training.finetune import prepare, train
 from qpeft.training.tasks import language_modelling
 from qpeft.training.vary import plan
@@ -87,6 +89,8 @@ def test_the_tables_are_the_runs_arithmetic(finished):
         pairs = [float(a["bits_per_byte"]) - float(b["bits_per_byte"]) for a, b in zip(own, first, strict=True)]
         assert float(row["difference_mean"]) == pytest.approx(sum(pairs) / 2, abs=1e-12)
         assert float(row["difference_std"]) == pytest.approx(statistics.stdev(pairs), abs=1e-12)
+        half = 12.7062 * statistics.stdev(pairs) / 2**0.5
+        assert float(row["difference_ci95"]) == pytest.approx(half, rel=1e-5, abs=1e-12)
     for run in runs:
         metrics = json.loads((finished.folder / run["folder"] / "metrics.json").read_text(encoding="utf8"))
         assert float(run["bits_per_byte"]) == metrics["after"]["bits_per_byte"]
@@ -102,8 +106,33 @@ def test_the_page_shows_the_table_and_both_plots(finished):
     assert f"| {' | '.join(header)} |" in page
     assert all(f"| {' | '.join(row)} |" in page for row in shown)
     first = [float(row["bits_per_byte"]) for row in rows(finished.folder / "runs.csv")[:2]]
-    assert shown[0][2] == f"{sum(first) / 2:.4f} ± {statistics.stdev(first):.4f}"
+    half = 12.7062 * statistics.stdev(first) / 2**0.5  # t(0.975, 1) = 12.7062, from a table of Student's t
+    assert shown[0][header.index("bits/byte")] == f"{sum(first) / 2:.4f} ± {half:.4f}"
+    assert shown[0][header.index("difference")] == "–"
     assert "(loss.png)" in page and "(final.png)" in page and "## Failed" not in page
+
+
+def test_a_notebook_gets_frames_and_figures(finished, tmp_path):
+    table, runs = table_frame(finished), runs_frame(finished)
+    assert table.index.names == ["engine", "ansatz"]
+    assert table.loc[("exact:3x", "rx_cnot"), "trained"] == shown_table(finished)[1][3][2]
+    written = rows(finished.folder / "runs.csv")
+    assert runs["bits_per_byte"].tolist() == [float(row["bits_per_byte"]) for row in written]
+    for draw in (loss_figure, final_figure):
+        drawing = draw(finished, tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+        assert drawing.axes[0].get_xlabel()
+    nothing = [replace(outcome, metrics=None, failure="no") for outcome in finished.outcomes]
+    with pytest.raises(RunError, match=r"no run of the comparison in .* succeeded"):
+        final_figure(replace(finished, outcomes=nothing))
+
+
+def test_columns_that_hold_nothing_are_left_out(finished):
+    exact = replace(finished, outcomes=finished.outcomes[:4])
+    assert shown_table(exact)[0] == (
+        "engine", "ansatz", "trained", "bits/byte", "difference", "ms/step", "runs"
+    )  # fmt: skip
+    assert {"exact weights", "total variation", "fidelity"} < set(shown_table(finished)[0])
 
 
 def test_runs_of_one_seed_start_from_the_same_numbers_and_examples(make_plan, monkeypatch):
@@ -293,7 +322,7 @@ def test_the_page_is_there_even_if_a_plot_fails(finished, tmp_path, monkeypatch)
     def failing(*args):
         raise ValueError("no plot")
 
-    monkeypatch.setattr(compare_report, "curves_plot", failing)
+    monkeypatch.setattr(compare_plots, "curves_plot", failing)
     with pytest.raises(ValueError, match="no plot"):
         write_results(replace(finished, folder=tmp_path))
     assert "## Failed" not in (tmp_path / "report.md").read_text(encoding="utf8")

@@ -1,0 +1,60 @@
+"""The figures of a comparison, for its folder and for notebooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpeft.errors import RunError
+from qpeft.training.compare_summary import Summary, summaries
+from qpeft.training.plots import FinalValues, SeedCurves, curves_plot, final_plot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from qpeft.training.compare import Comparison
+
+
+def loss_figure(comparison: Comparison, *paths: Path) -> Figure:
+    """Training loss against step: the mean of the seeds, and a band from the lowest to the highest.
+
+    Args:
+        comparison: What `qpeft.training.compare.compare` gave.
+        *paths: Where to save; it is only returned if there is none.
+
+    Raises:
+        RunError: No run succeeded.
+    """
+    curves = [_curves(summary) for summary in _succeeded(comparison)]
+    return curves_plot(
+        paths, ", ".join(comparison.plan.varied), curves, comparison.task.loss(comparison.measured).title
+    )
+
+
+def final_figure(comparison: Comparison, *paths: Path) -> Figure:
+    """The metric on the test data after training: every seed, the mean and its 95% confidence interval.
+
+    Arguments and errors are those of `loss_figure`.
+    """
+    metric = comparison.primary
+    finals = [_final(summary) for summary in _succeeded(comparison)]
+    return final_plot(paths, ", ".join(comparison.plan.varied), finals, f"{metric.title}; {metric.direction}")
+
+
+def _succeeded(comparison: Comparison) -> list[Summary]:
+    found = [summary for summary in summaries(comparison) if summary.metrics]
+    if not found:
+        raise RunError(f"no run of the comparison in {comparison.folder} succeeded: there is nothing to draw")
+    return found
+
+
+def _curves(summary: Summary) -> SeedCurves:
+    curves = [outcome.curve for outcome in summary.outcomes if outcome.metrics is not None]
+    return SeedCurves(
+        summary.combination.label, [step for step, _ in curves[0]], [[loss for _, loss in curve] for curve in curves]
+    )
+
+
+def _final(summary: Summary) -> FinalValues:
+    exact = summary.exact_values if summary.samples else []
+    return FinalValues(summary.combination.label, summary.values, exact)

@@ -1,0 +1,108 @@
+"""The tables of a comparison: for a reader, for a notebook, and in full as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from qpeft.files import write_text
+from qpeft.training.compare_summary import EMPTY, Summary, summaries
+from qpeft.training.vary import value_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from qpeft.training.compare import Comparison, Outcome
+
+Shown = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def shown_table(comparison: Comparison) -> Shown:
+    """Header and rows for a reader; a column that holds nothing in any row is left out."""
+    found, metric = summaries(comparison), comparison.primary
+    samples = any(summary.samples for summary in found)
+    form = f".{metric.digits + 1}f"
+    header = (
+        *comparison.plan.varied, "trained", metric.name, "difference", "exact weights", "total variation", "fidelity",
+        "ms/step", "runs",
+    )  # fmt: skip
+    rows = []
+    for summary in found:
+        spreads = summary.spreads
+        sampled = (spreads[f"exact_{metric.key}"], spreads["total_variation"], spreads["fidelity"])
+        seconds = spreads["seconds_per_step"].mean
+        failed = f" ({len(summary.failures)} failed)" if summary.failures else ""
+        rows.append((
+            *map(value_text, summary.combination.values.values()),
+            EMPTY if summary.trained is None else f"{summary.trained:,}",
+            spreads[metric.key].text(form) if summary.metrics else "failed",
+            EMPTY if summary.is_reference else spreads["difference"].text(f"+{form}"),
+            *(s.mean_text(f) if samples else EMPTY for s, f in zip(sampled, (form, ".3f", ".3f"), strict=True)),
+            EMPTY if seconds is None else f"{1000 * seconds:.0f}", f"{len(summary.metrics)}{failed}",
+        ))  # fmt: skip
+    return _without_empty(header, rows)
+
+
+def _without_empty(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Shown:
+    kept = [place for place in range(len(header)) if any(row[place] != EMPTY for row in rows)]
+    return tuple(header[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
+
+
+def table_frame(comparison: Comparison) -> DataFrame:
+    """The table for a reader as a pandas data frame of text, which a notebook shows; the settings are its index."""
+    import pandas as pd
+
+    header, rows = shown_table(comparison)
+    return pd.DataFrame(rows, columns=list(header)).set_index(list(comparison.plan.varied))
+
+
+def runs_frame(comparison: Comparison) -> DataFrame:
+    """A row a run, numbers as numbers: what `runs.csv` holds, as a pandas data frame."""
+    import pandas as pd
+
+    return pd.DataFrame(_run_rows(comparison))
+
+
+def write_tables(comparison: Comparison) -> None:
+    """Writes `table.csv` and `runs.csv` into the comparison's folder, of the runs so far (at least one)."""
+    write_text(comparison.folder / "table.csv", _csv(_table_row(summary) for summary in summaries(comparison)))
+    write_text(comparison.folder / "runs.csv", _csv(_run_rows(comparison)))
+
+
+def _table_row(summary: Summary) -> dict[str, Any]:
+    row: dict[str, Any] = {name: value_text(value) for name, value in summary.combination.values.items()}
+    row |= {"runs": len(summary.metrics), "failed": len(summary.failures), "trained": summary.trained}
+    for name, spread in summary.spreads.items():
+        row |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std, f"{name}_ci95": spread.half_width}
+    row["failure"] = "; ".join(dict.fromkeys(str(outcome.failure) for outcome in summary.failures))
+    return row
+
+
+def _run_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    return [_run_row(outcome, comparison.primary.key) for outcome in comparison.outcomes]
+
+
+def _run_row(outcome: Outcome, primary: str) -> dict[str, Any]:
+    row: dict[str, Any] = {name: value_text(value) for name, value in outcome.combination.values.items()}
+    row |= {"seed": outcome.seed, "folder": f"runs/{outcome.folder.name}"}
+    metrics = outcome.metrics or {}
+    after, before = metrics.get("after", {}), metrics.get("before", {})
+    exact = metrics.get("against_exact") or {}
+    return row | {
+        f"{primary}_before": before.get(primary), primary: after.get(primary),
+        f"exact_{primary}": exact.get("after", {}).get(primary),
+        "weights": metrics.get("export", {}).get("weights"), "total_variation": exact.get("total_variation"),
+        "fidelity": exact.get("fidelity"), "trained": metrics.get("parameters", {}).get("trained"),
+        "seconds_per_step": metrics.get("seconds_per_step"), "failure": outcome.failure,
+    }  # fmt: skip
+
+
+def _csv(rows: Iterable[dict[str, Any]]) -> str:
+    rows = list(rows)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
