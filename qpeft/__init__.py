@@ -8,6 +8,7 @@
 * generator: `QPAGenerator`, `QPASpec`
 * adapters (these need transformers and peft): `QPAConfig`, `QPAPrefixConfig`, `QPAFeedForwardConfig`,
   `QuantumPEFTConfig`, `export_adapter`, `export_lora`, `export_merged`; the others are in `qpeft.adapters`
+* studies: `gradient_variance`
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from qpeft.qcircuits.pennylane_engine import PennyLaneEngine
     from qpeft.qcircuits.sampler_engine import QiskitSamplerEngine
     from qpeft.qcircuits.torchquantum_engine import TorchQuantumEngine
+    from qpeft.training.trainability import gradient_variance
 
 __version__ = "0.1.0"
 
@@ -59,6 +61,7 @@ _HOMES = {
     "qpeft.qcircuits.torchquantum_engine": ("TorchQuantumEngine",),
     "qpeft.engines": ("get_engine", "register_engine"),
     "qpeft.generators": ("QPAGenerator", "QPASpec"),
+    "qpeft.training.trainability": ("gradient_variance",),
     "qpeft.adapters": (
         "QPAConfig", "QPAFeedForwardConfig", "QPAModel", "QPAPrefixConfig", "QuantumPEFTConfig", "export_adapter",
         "export_lora", "export_merged",
@@ -70,7 +73,7 @@ __all__ = [
     "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAFeedForwardConfig",
     "QPAGenerator", "QPAModel", "QPAPrefixConfig", "QPASpec", "QiskitSamplerEngine", "QuantumPEFTConfig",
     "SampledEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz", "export_adapter", "export_lora",
-    "export_merged", "get_engine", "n_local", "register_ansatz", "register_engine",
+    "export_merged", "get_engine", "gradient_variance", "n_local", "register_ansatz", "register_engine",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ PUBLIC = {
     "AerEngine", "Angle", "Circuit", "CircuitBuilder", "PennyLaneEngine", "QPAConfig", "QPAGenerator", "QPAModel",
     "QPASpec", "QiskitSamplerEngine", "SampledEngine", "StatevectorEngine", "Surrogate", "TorchQuantumEngine", "ansatz",
     "export_adapter", "export_lora", "export_merged", "QPAFeedForwardConfig", "QPAPrefixConfig", "QuantumPEFTConfig",
-    "get_engine", "n_local", "register_ansatz", "register_engine",
+    "get_engine", "gradient_variance", "n_local", "register_ansatz", "register_engine",
 }  # fmt: skip
 OPTIONAL = {
     "transformers",

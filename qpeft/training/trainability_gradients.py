@@ -98,14 +98,14 @@ def cost_gradients(engine: Engine, circuit: Circuit, angles: Tensor, cost: Cost,
         is_noisy: Whether the engine holds 4**N numbers a row instead of 2**N.
     """
     found = []
-    for part in angles.split(_rows(circuit, is_noisy)):
+    for part in angles.split(rows_of_batch(circuit, is_noisy)):
         leaf = part.clone().requires_grad_()
         costs = cost(engine.probabilities(circuit, leaf))
         found.append(torch.autograd.grad(costs.sum(), leaf)[0])
     return torch.cat(found)
 
 
-def _rows(circuit: Circuit, is_noisy: bool) -> int:
+def rows_of_batch(circuit: Circuit, is_noisy: bool) -> int:
     """How many initialisations a batch takes."""
     if is_noisy:
         return max(1, BATCH_BYTES // (NOISY_STATES * DTYPE.itemsize << 2 * circuit.num_qubits))

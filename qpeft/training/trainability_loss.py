@@ -4,8 +4,8 @@ The generated update changes the output head alone, so the loss depends on the a
 
     logits = h W^T + (alpha / r) h A^T B^T
 
-with the hidden states h before the head, which are found once. Initialisations run one after another: each trains a
-mapping network of its own, and the logits of one fill the memory that a batch of circuits would.
+with the hidden states h before the head, which are found once. Initialisations run as one batch, each with angles and
+a mapping network of its own: the engine takes a batch of angles, and what follows it is vectorised over the networks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from qpeft.adapters.bank import QPABank
 from qpeft.adapters.config import QPAConfig
@@ -29,10 +30,11 @@ from qpeft.training.config import DataOptions, ModelOptions, TrainConfig
 from qpeft.training.data import IGNORED
 from qpeft.training.finetune import prepare
 from qpeft.training.trainability_config import LossOptions, whole_numbers
-from qpeft.training.trainability_gradients import DTYPE
+from qpeft.training.trainability_gradients import BATCH_BYTES, DTYPE, rows_of_batch
 
 HEAD = "lm_head"
 ANGLES = "generators.0.source.angles"  # a bank's parameter
+LOGITS_HELD = 6  # tensors as large as the logits, at the peak of a gradient
 TRAINING_BATCHES = 8  # that the steps before the gradient take in turn
 
 
@@ -115,7 +117,11 @@ class TextLoss:
 
     def gradients(self, engine: Engine, circuit: Circuit, angles: Tensor, is_noisy: bool) -> Tensor:
         """See `Objective.gradients`."""
-        return torch.stack([self._gradient(engine, circuit, row, number) for number, row in enumerate(angles)])
+        logits = LOGITS_HELD * DTYPE.itemsize * max(batch.logits.numel() for batch in self.batches)
+        rows = max(1, min(rows_of_batch(circuit, is_noisy), BATCH_BYTES // logits))
+        return torch.cat([
+            self._gradients(engine, circuit, part, number * rows) for number, part in enumerate(angles.split(rows))
+        ])  # fmt: skip
 
     def bank(self, engine: Engine, circuit: Circuit, angles: Tensor, number: int) -> QPABank:
         """The generator of one initialisation."""
@@ -130,20 +136,49 @@ class TextLoss:
             bank.get_parameter(ANGLES).copy_(angles)
         return bank
 
-    def _gradient(self, engine: Engine, circuit: Circuit, angles: Tensor, number: int) -> Tensor:
-        bank = self.bank(engine, circuit, angles, number)
-        optimiser = torch.optim.AdamW(bank.parameters(), lr=self.learning_rate, weight_decay=0.0)
+    def _gradients(self, engine: Engine, circuit: Circuit, angles: Tensor, first: int) -> Tensor:
+        """dL/dtheta of initialisations `first`, `first` + 1, ...: (n, P) -> (n, P)."""
+        banks = [self.bank(GivenProbabilities(), circuit, row, first + place) for place, row in enumerate(angles)]
+        names = dict(banks[0].named_parameters())
+        numbers = {
+            name: torch.stack([bank.get_parameter(name).detach() for bank in banks]).requires_grad_() for name in names
+        }  # (n, ...) each
+        optimiser = torch.optim.AdamW(numbers.values(), lr=self.learning_rate, weight_decay=0.0)
+
+        def losses(batch: TextBatch) -> Tensor:
+            probabilities = engine.probabilities(circuit, numbers[ANGLES])
+
+            def loss(given: dict[str, Tensor]) -> Tensor:
+                return batch.loss(dict(functional_call(banks[0], given)[HEAD]), scale=2.0)  # alpha / r
+
+            return torch.vmap(loss)({**numbers, ANGLES: probabilities})
+
         for step in range(self.steps):
             optimiser.zero_grad()
-            self._loss(bank, 1 + step % (len(self.batches) - 1)).backward()
-            nn.utils.clip_grad_norm_(bank.parameters(), 1.0)
+            losses(self.batches[1 + step % (len(self.batches) - 1)]).sum().backward()
+            _clip(list(numbers.values()))
             optimiser.step()
-        (found,) = torch.autograd.grad(self._loss(bank, 0), bank.get_parameter(ANGLES))
+        (found,) = torch.autograd.grad(losses(self.batches[0]).sum(), numbers[ANGLES])
         return found
 
-    def _loss(self, bank: QPABank, batch: int) -> Tensor:
-        weights = bank()[HEAD]
-        return self.batches[batch].loss(dict(weights), scale=2.0)  # alpha / r
+
+class GivenProbabilities(Engine):
+    """An engine whose "angles" are the probabilities: they were found before, for a batch of circuits at once."""
+
+    def check(self, circuit: Circuit, dtype: torch.dtype = DTYPE, device: torch.device | str = "cpu") -> None:
+        """The engine that finds them has checked the circuit."""
+
+    def probabilities(self, circuit: Circuit, angles: Tensor) -> Tensor:
+        return angles
+
+
+def _clip(numbers: Sequence[Tensor]) -> None:
+    """Cuts the norm of each initialisation's gradient to 1, as `torch.nn.utils.clip_grad_norm_` does for one."""
+    gradients = [tensor.grad for tensor in numbers if tensor.grad is not None]
+    squares = sum((gradient.flatten(1).square().sum(1) for gradient in gradients), torch.zeros(()))
+    shrinks = (1 / (squares.sqrt() + 1e-6)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(shrinks.view(-1, *[1] * (gradient.dim() - 1)))
 
 
 def text_losses(options: LossOptions, seed: int = 0) -> list[TextLoss]:

@@ -9,6 +9,7 @@ from qpeft.adapters.attach import attach
 from qpeft.adapters.peft_internals import bank_of
 from qpeft.errors import ConfigError
 from qpeft.qcircuits import CircuitBuilder, StatevectorEngine, ansatz
+from qpeft.training import trainability_loss
 from qpeft.training.config import DataOptions, ModelOptions, TrainConfig
 from qpeft.training.finetune import prepare
 from qpeft.training.models import load_model
@@ -62,6 +63,29 @@ def test_the_identity_start_gives_the_angles_a_gradient_after_a_step(options):
     (loss,) = text_losses(replace(options, start="identity", steps="1"))
     assert gradient(loss).abs().max() > 0
     assert not gradient(replace(loss, steps=0)).any()
+
+
+def test_a_batch_of_initialisations_trains_each_as_torch_trains_one(options):
+    loss = replace(text_losses(options)[1], steps=3)
+    angles = draw_angles(CIRCUIT, 3, seed=0)
+    found = loss.gradients(StatevectorEngine(), CIRCUIT, angles, False)
+    for number, row in enumerate(angles):
+        bank = loss.bank(StatevectorEngine(), CIRCUIT, row, number)
+        optimiser = torch.optim.AdamW(bank.parameters(), lr=loss.learning_rate, weight_decay=0.0)
+        for step in range(3):
+            optimiser.zero_grad()
+            loss.batches[1 + step % (len(loss.batches) - 1)].loss(bank()["lm_head"], 2.0).backward()
+            nn.utils.clip_grad_norm_(bank.parameters(), 1.0)
+            optimiser.step()
+        (expected,) = torch.autograd.grad(loss.batches[0].loss(bank()["lm_head"], 2.0), bank.get_parameter(ANGLES))
+        torch.testing.assert_close(found[number], expected, rtol=1e-7, atol=1e-12)
+
+
+def test_batches_cut_by_memory_change_no_initialisation(options, monkeypatch):
+    loss, _ = text_losses(options)
+    whole = gradient(loss, 3)
+    monkeypatch.setattr(trainability_loss, "BATCH_BYTES", 1)
+    torch.testing.assert_close(gradient(loss, 3), whole, rtol=1e-9, atol=1e-14)
 
 
 def test_every_initialisation_has_a_network_of_its_own(options):
