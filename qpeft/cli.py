@@ -93,13 +93,19 @@ def compare(
     runs. Interrupted, it goes on with --resume. In a list, + joins the items (targets=lm_head,q_proj+v_proj); "default"
     leaves a setting to its own default.
 
+    What the circuit adds over its classical controls: --vary source=circuit,frozen,mlp,free,none trains each control
+    with the circuit's sizes, and once more at equal budget.
+
     Example: qpeft compare --model embedded --data embedded --vary engine=exact,exact:10x --vary ansatz=ry_cnot,rx_cnot
+
+    Example: qpeft compare --model embedded --data embedded --vary source=circuit,frozen,mlp,free,none --seeds 5
     """
     from qpeft.training.vary import plan
 
     planned = plan(vary or (), seeds, read_settings(config) if config else {}, flags)
     from qpeft.training.compare import compare as run
-    from qpeft.training.compare_tables import shown_table
+    from qpeft.training.compare_conclusions import conclusions
+    from qpeft.training.compare_terminal import terminal_table
 
     quiet()
     try:
@@ -107,15 +113,9 @@ def compare(
     except KeyboardInterrupt:
         console.print("Interrupted. The comparison goes on with --resume; finished runs are not repeated.")
         raise typer.Exit(130) from None
-    header, rows = shown_table(found)
-    shown = [place for place, column in enumerate(header) if column not in ("trained", "runs")]  # report.md has all
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for place in shown:
-        is_key = header[place] in planned.varied
-        table.add_column(Text(header[place]), justify="left" if is_key else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(row[place]) for place in shown))
-    console.print(table)
+    console.print(terminal_table(found, console.width))
+    for line in conclusions(found):
+        console.print(line, highlight=False, markup=False)
     console.print(f"Report, tables and plots: {found.folder}", highlight=False, markup=False)
     if found.failed:
         _report(f"{len(found.failed)} of {len(found.outcomes)} runs failed; {found.folder}/report.md says why")

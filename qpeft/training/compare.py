@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from rich.console import Console
 from rich.progress import Progress
 
@@ -17,6 +18,7 @@ from qpeft.training.compare_folder import ComparisonFolder
 from qpeft.training.compare_report import write_results
 from qpeft.training.compare_tables import write_tables
 from qpeft.training.config import TrainConfig
+from qpeft.training.controls import check_sources, with_controls
 from qpeft.training.finetune import add_adapter, prepare, train
 from qpeft.training.progress import ProgressBar, new_display
 from qpeft.training.runs import MANIFEST, RunFolder
@@ -87,11 +89,13 @@ def compare(plan: Plan, console: Console | None = None) -> Comparison:
         QpeftError: Input that cannot be worked with, before any run starts.
     """
     console = console or Console(quiet=True)
+    check_sources(plan)
     folder = ComparisonFolder(_output(plan), plan)
     preparation = Preparation()
-    if not folder.resumes:
-        for note in _check(plan, preparation):
-            console.print(note, highlight=False, markup=False)
+    planned = with_controls(plan, lambda combination: _build(combination, preparation))
+    plan = planned.plan
+    for note in [*([] if folder.resumes else _check(plan, preparation)), *planned.notes]:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     folder.begin()
     outcomes: list[Outcome] = []
     comparison = Comparison(folder.path, plan, outcomes)
@@ -140,12 +144,20 @@ def _check(plan: Plan, preparation: Preparation) -> list[str]:
         if len(primary) > 1:
             raise ConfigError(f"the combinations are measured by {' and '.join(sorted(primary))}; compare them apart")
         try:
-            add_adapter(prepared, combination.config)
+            _build(combination, preparation)
         except (MissingExtraError, JobError):
             continue  # not wrong, but not possible here and now: that run will fail
-        except QpeftError as error:
-            raise ConfigError(f"the combination {combination.assignments} is refused: {error}") from error
     return list(notes)
+
+
+def _build(combination: Combination, preparation: Preparation) -> PeftModel:
+    """The model with a combination's adapter; says which combination is refused, if its settings are wrong."""
+    try:
+        return add_adapter(preparation(combination.config), combination.config)
+    except (MissingExtraError, JobError):
+        raise
+    except QpeftError as error:
+        raise ConfigError(f"the combination {combination.assignments} is refused: {error}") from error
 
 
 def _run(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qpeft.errors import RunError
 from qpeft.training.compare_summary import Summary, summaries
 from qpeft.training.plots import FinalValues, SeedCurves, curves_plot, final_plot
+from qpeft.training.vary import Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,11 +35,15 @@ def loss_figure(comparison: Comparison, *paths: Path) -> Figure:
 def final_figure(comparison: Comparison, *paths: Path) -> Figure:
     """The metric on the test data after training: every seed, the mean and its 95% confidence interval.
 
-    Arguments and errors are those of `loss_figure`.
+    Where the circuit is compared with its controls, labels give the trained numbers, and a second panel the paired
+    differences to the circuit. Arguments and errors are those of `loss_figure`.
     """
-    metric = comparison.primary
-    finals = [_final(summary) for summary in _succeeded(comparison)]
-    return final_plot(paths, ", ".join(comparison.plan.varied), finals, f"{metric.title}; {metric.direction}")
+    plan, metric = comparison.plan, comparison.primary
+    finals = [_final(summary, plan) for summary in _succeeded(comparison)]
+    title = ", ".join(plan.varied) + (" (numbers that train)" if plan.has_controls else "")
+    better = "left" if metric.higher_is_better else "right"
+    differences = f"less the circuit's run with the same seed\n({metric.name}; the circuit is better {better} of 0)"
+    return final_plot(paths, title, finals, f"{metric.title}; {metric.direction}", differences)
 
 
 def _succeeded(comparison: Comparison) -> list[Summary]:
@@ -55,6 +60,14 @@ def _curves(summary: Summary) -> SeedCurves:
     )
 
 
-def _final(summary: Summary) -> FinalValues:
+def _final(summary: Summary, plan: Plan) -> FinalValues:
     exact = summary.exact_values if summary.samples else []
-    return FinalValues(summary.combination.label, summary.values, exact)
+    label, spreads = summary.combination.label, summary.spreads
+    interval = spreads[summary.primary.key].half_width
+    if not plan.has_controls:
+        return FinalValues(label, summary.values, exact, interval)
+    differences = [] if summary.is_reference else summary.differences
+    return FinalValues(
+        f"{label} ({summary.trained:,})", summary.values, exact, interval, differences,
+        spreads["difference"].half_width, plan.varied["source"].index(summary.combination.values["source"]),
+    )  # fmt: skip

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from qpeft.files import write_text
 from qpeft.training.compare_summary import EMPTY, Summary, summaries
-from qpeft.training.vary import value_text
+from qpeft.training.vary import Combination, value_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from qpeft.training.compare import Comparison, Outcome
 
+SIZES = "sizes"  # the column that tells a control's run at equal budget from the one with the circuit's sizes
 Shown = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
@@ -25,8 +26,8 @@ def shown_table(comparison: Comparison) -> Shown:
     samples = any(summary.samples for summary in found)
     form = f".{metric.digits + 1}f"
     header = (
-        *comparison.plan.varied, "trained", metric.name, "difference", "exact weights", "total variation", "fidelity",
-        "ms/step", "runs",
+        *comparison.plan.varied, SIZES, "trained", metric.name, "difference", "exact weights", "total variation",
+        "fidelity", "ms/step", "runs",
     )  # fmt: skip
     rows = []
     for summary in found:
@@ -35,7 +36,7 @@ def shown_table(comparison: Comparison) -> Shown:
         seconds = spreads["seconds_per_step"].mean
         failed = f" ({len(summary.failures)} failed)" if summary.failures else ""
         rows.append((
-            *map(value_text, summary.combination.values.values()),
+            *map(value_text, summary.combination.values.values()), _sizes(comparison, summary.combination) or EMPTY,
             EMPTY if summary.trained is None else f"{summary.trained:,}",
             spreads[metric.key].text(form) if summary.metrics else "failed",
             EMPTY if summary.is_reference else spreads["difference"].text(f"+{form}"),
@@ -43,6 +44,10 @@ def shown_table(comparison: Comparison) -> Shown:
             EMPTY if seconds is None else f"{1000 * seconds:.0f}", f"{len(summary.metrics)}{failed}",
         ))  # fmt: skip
     return _without_empty(header, rows)
+
+
+def _sizes(comparison: Comparison, combination: Combination) -> str | None:
+    return (combination.fitted or "circuit's") if comparison.plan.has_controls else None
 
 
 def _without_empty(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Shown:
@@ -67,12 +72,12 @@ def runs_frame(comparison: Comparison) -> DataFrame:
 
 def write_tables(comparison: Comparison) -> None:
     """Writes `table.csv` and `runs.csv` into the comparison's folder, of the runs so far (at least one)."""
-    write_text(comparison.folder / "table.csv", _csv(_table_row(summary) for summary in summaries(comparison)))
+    write_text(comparison.folder / "table.csv", _csv(_table_row(comparison, one) for one in summaries(comparison)))
     write_text(comparison.folder / "runs.csv", _csv(_run_rows(comparison)))
 
 
-def _table_row(summary: Summary) -> dict[str, Any]:
-    row: dict[str, Any] = {name: value_text(value) for name, value in summary.combination.values.items()}
+def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
+    row = _varied(comparison, summary.combination)
     row |= {"runs": len(summary.metrics), "failed": len(summary.failures), "trained": summary.trained}
     for name, spread in summary.spreads.items():
         row |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std, f"{name}_ci95": spread.half_width}
@@ -81,11 +86,11 @@ def _table_row(summary: Summary) -> dict[str, Any]:
 
 
 def _run_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    return [_run_row(outcome, comparison.primary.key) for outcome in comparison.outcomes]
+    return [_run_row(comparison, outcome) for outcome in comparison.outcomes]
 
 
-def _run_row(outcome: Outcome, primary: str) -> dict[str, Any]:
-    row: dict[str, Any] = {name: value_text(value) for name, value in outcome.combination.values.items()}
+def _run_row(comparison: Comparison, outcome: Outcome) -> dict[str, Any]:
+    primary, row = comparison.primary.key, _varied(comparison, outcome.combination)
     row |= {"seed": outcome.seed, "folder": f"runs/{outcome.folder.name}"}
     metrics = outcome.metrics or {}
     after, before = metrics.get("after", {}), metrics.get("before", {})
@@ -97,6 +102,12 @@ def _run_row(outcome: Outcome, primary: str) -> dict[str, Any]:
         "fidelity": exact.get("fidelity"), "trained": metrics.get("parameters", {}).get("trained"),
         "seconds_per_step": metrics.get("seconds_per_step"), "failure": outcome.failure,
     }  # fmt: skip
+
+
+def _varied(comparison: Comparison, combination: Combination) -> dict[str, Any]:
+    """What was varied, and where there are controls whose sizes a run has."""
+    row: dict[str, Any] = {name: value_text(value) for name, value in combination.values.items()}
+    return row | ({SIZES: _sizes(comparison, combination)} if comparison.plan.has_controls else {})
 
 
 def _csv(rows: Iterable[dict[str, Any]]) -> str:

@@ -1,0 +1,41 @@
+"""The table of a comparison for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from qpeft.training.compare_tables import SIZES, Shown, shown_table
+
+if TYPE_CHECKING:
+    from qpeft.training.compare import Comparison
+
+# Left out where the terminal is too narrow, the first one first; report.md has all.
+LESS_IMPORTANT = ("ms/step", "fidelity", "total variation", "trained", "exact weights")
+GAP = 1  # between columns
+
+
+def terminal_table(comparison: Comparison, width: int) -> Table:
+    """The table with headers on several lines, in as many columns as fit into `width` characters."""
+    header, rows = _fitting(*shown_table(comparison), width, bool(comparison.failed))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP, 0, 0))
+    for name in header:
+        is_left = name in comparison.plan.varied or name == SIZES
+        table.add_column(Text(name.replace(" ", "\n")), justify="left" if is_left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _fitting(header: tuple[str, ...], rows: list[tuple[str, ...]], width: int, has_failures: bool) -> Shown:
+    dropped = [] if has_failures else ["runs"]
+    for more in range(len(LESS_IMPORTANT) + 1):
+        left_out = {*dropped, *LESS_IMPORTANT[:more]}
+        kept = [place for place, column in enumerate(header) if column not in left_out]
+        columns = [[*header[place].split(), *(row[place] for row in rows)] for place in kept]
+        if sum(max(map(len, column)) + GAP for column in columns) <= width:
+            break
+    return tuple(header[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
