@@ -1,0 +1,84 @@
+"""A hook of mkdocs: the committed notebooks, with the outputs they were committed with, as pages of the documentation.
+
+Each becomes Markdown (prose as it is, code in fences, tables, pictures), so that it has the site's own look and search,
+and its links are checked like any other's. Nothing is executed.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+LIST = "<!-- the notebooks -->"  # replaced by links, on the page that has it
+PICTURES = {"image/svg+xml": "svg", "image/png": "png"}  # the first that an output has is shown
+STYLE, TABLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL), re.compile(r"<table [^>]*>")  # of data frames
+CONTROL_CODES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def notebooks() -> list[Path]:
+    return sorted(FOLDER.glob("*.ipynb"))
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Adds the pages to the section "Notebooks"."""
+    for section in config.nav or []:
+        if "Notebooks" in section:
+            section["Notebooks"] += [f"notebooks/{path.stem}.md" for path in notebooks()]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Adds the pages and their pictures."""
+    for path in notebooks():
+        parts: list[str] = []
+        for number, cell in enumerate(json.loads(path.read_text(encoding="utf8"))["cells"]):
+            source = joined(cell["source"])
+            if cell["cell_type"] == "markdown":
+                parts.append(source.replace("](../docs/", "](../"))
+            elif cell["cell_type"] == "code" and source:
+                parts.append(f"```python\n{source}\n```")
+                for place, output in enumerate(cell["outputs"]):
+                    parts += shown(output, f"{path.stem}_{number}_{place}", files, config)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content="\n\n".join(parts) + "\n"))
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts the list of notebooks, each with its first paragraph, where a page asks for it."""
+    if LIST not in markdown:
+        return markdown
+    entries = []
+    for path in notebooks():
+        title, _, rest = joined(json.loads(path.read_text(encoding="utf8"))["cells"][0]["source"]).partition("\n")
+        first = rest.strip().partition("\n\n")[0]
+        entries.append(f"**[{title.lstrip('# ')}]({path.stem}.md)**\n\n{first}")
+    return markdown.replace(LIST, "\n\n".join(entries))
+
+
+def shown(output: dict[str, Any], name: str, files: Files, config: MkDocsConfig) -> Iterator[str]:
+    """One output as Markdown: its richest form that needs no script."""
+    data = output.get("data", {"text/plain": output.get("text", "")})
+    for kind, suffix in PICTURES.items():
+        if kind in data:
+            text = joined(data[kind])
+            content = text if suffix == "svg" else base64.b64decode(text)
+            files.append(File.generated(config, f"notebooks/{name}.{suffix}", content=content))
+            yield f"![output]({name}.{suffix})"
+            return
+    for kind in ("text/markdown", "text/html"):
+        if kind in data:
+            yield TABLE.sub("<table>", STYLE.sub("", joined(data[kind])))
+            return
+    text = CONTROL_CODES.sub("", joined(data.get("text/plain", ""))).strip("\n")
+    if text:
+        yield f"```text\n{text}\n```"
+
+
+def joined(text: str | list[str]) -> str:
+    """Notebooks keep a text as one string, or as a list of lines."""
+    return text if isinstance(text, str) else "".join(text)
