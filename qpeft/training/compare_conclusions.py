@@ -10,7 +10,6 @@ from qpeft.training.vary import assignments
 
 if TYPE_CHECKING:
     from qpeft.training.compare import Comparison
-
 SHOWN, OPEN, REVERSED, UNKNOWN = "shown", "not shown", "the reverse is shown", "nothing can be concluded"
 
 
@@ -48,22 +47,22 @@ class Finding:
 
     def sentence(self) -> str:
         """The finding in words."""
-        metric = self.control.primary
-        sizes = f"at equal budget, by {self.control.combination.fitted}" if self.is_fitted else "at the circuit's sizes"
-        head = f"Over {self.source}, {sizes} ({self.control.trained or 0:,} trained, the circuit "
-        head += f"{self.circuit.trained or 0:,}): "
+        metric, fitted = self.control.primary, self.control.combination.fitted
+        sizes = "the circuit's sizes (" if fitted is None else f"equal budget ({fitted}; "
+        head = f"Over {self.source} at {sizes}"
         if self.added.mean is None:
-            return f"Over {self.source}, {sizes}: no pair of runs succeeded."
+            return f"{head}failed runs): {UNKNOWN}."
         form = f"+.{metric.digits + 1}f"
-        value = f"{self.added.mean:{form}} {metric.name}"
+        head += f"{self.control.trained:,} numbers against {self.circuit.trained:,}): {self.added.mean:{form}}"
         if self.added.half_width is None:
-            return f"{head}{value} with one seed: {UNKNOWN}."
+            return f"{head} {metric.name} with one seed; {UNKNOWN}."
         low, high = self.added.mean - self.added.half_width, self.added.mean + self.added.half_width
         meaning = {
-            SHOWN: "shown: the circuit does better", OPEN: "not shown: the interval contains 0",
-            REVERSED: f"the reverse is shown: {self.source} does better than the circuit",
-        }[self.verdict]  # fmt: skip
-        return f"{head}{value} [{low:{form}}, {high:{form}}]; {meaning}."
+            SHOWN: "shown: the circuit does better",
+            OPEN: "not shown: the interval contains 0",
+            REVERSED: f"the reverse is shown: {self.source} does better",
+        }[self.verdict]
+        return f"{head} {metric.name} [{low:{form}}, {high:{form}}]; {meaning}."
 
 
 def findings(comparison: Comparison) -> list[Finding]:
@@ -109,17 +108,19 @@ def _in_all(group: list[Finding]) -> str:
         verdict: [source for source, finding in fair.items() if finding.verdict == verdict]
         for verdict in (SHOWN, OPEN, REVERSED, UNKNOWN)
     }
-    if by_verdict[UNKNOWN]:
-        return "In all: nothing can be concluded from one seed; give --seeds 3 or more."
-    if not by_verdict[OPEN] and not by_verdict[REVERSED]:
+    if by_verdict[UNKNOWN] == list(fair):
+        return f"In all: {UNKNOWN}, since a confidence interval needs two seeds or more."
+    if by_verdict[SHOWN] == list(fair):
         return (
-            "In all: at equal budget the circuit does better than every control here. It is simulated classically: "
-            "no quantum advantage."
+            "In all: at equal budget the circuit does better than every control here. Circuit and controls alike ran "
+            "on a classical computer: this is no quantum advantage."
         )
-    parts = [f"shown to do better than {_listed(by_verdict[SHOWN])}"] if by_verdict[SHOWN] else []
-    parts += [f"not shown to do better than {_listed(by_verdict[OPEN])}"] if by_verdict[OPEN] else []
-    parts += [f"shown to do worse than {_listed(by_verdict[REVERSED])}"] if by_verdict[REVERSED] else []
-    return f"In all: at equal budget the circuit is {', and '.join(parts)}."
+    parts = {
+        SHOWN: "is shown to do better than", OPEN: "is not shown to do better than", REVERSED: "does worse than",
+        UNKNOWN: "cannot be compared with",
+    }  # fmt: skip
+    said = [f"{words} {_listed(by_verdict[verdict])}" for verdict, words in parts.items() if by_verdict[verdict]]
+    return f"In all: at equal budget the circuit {', and '.join(said)}."
 
 
 def _listed(names: list[str]) -> str:

@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 # Left out where the terminal is too narrow, the first one first; report.md has all.
 LESS_IMPORTANT = ("ms/step", "fidelity", "total variation", "trained", "exact weights")
-GAP = 1  # between columns
 
 
 def terminal_table(comparison: Comparison, width: int) -> Table:
     """The table with headers on several lines, in as many columns as fit into `width` characters."""
     header, rows = _fitting(*shown_table(comparison), width, bool(comparison.failed))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP, 0, 0))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for name in header:
         is_left = name in comparison.plan.varied or name == SIZES
         table.add_column(Text(name.replace(" ", "\n")), justify="left" if is_left else "right", overflow="fold")
@@ -36,6 +35,6 @@ def _fitting(header: tuple[str, ...], rows: list[tuple[str, ...]], width: int, h
         left_out = {*dropped, *LESS_IMPORTANT[:more]}
         kept = [place for place, column in enumerate(header) if column not in left_out]
         columns = [[*header[place].split(), *(row[place] for row in rows)] for place in kept]
-        if sum(max(map(len, column)) + GAP for column in columns) <= width:
+        if sum(max(map(len, column)) + 1 for column in columns) < width:  # a line before, between and behind them
             break
     return tuple(header[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
