@@ -3,6 +3,8 @@
 Pages with figures of their own to check are run by `test_readme.py`.
 """
 
+import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,10 +12,13 @@ from textwrap import dedent
 
 import pytest
 import typer
+from mkdocs.config import load_config
+from mkdocs.structure.files import Files
 
 from qpeft.cli import app
 from qpeft.engines import ENGINES
 from qpeft.qcircuits import ANSATZE
+from scripts import mkdocs_notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -91,3 +96,46 @@ def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)\s]+)\)|<img [^>]*src=\"([^\"]+)\"", text)
     targets = {target.partition("#")[0] for pair in links for target in pair if target and "://" not in target}
     assert [target for target in targets if target and not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "room", ["qpeft", "qpeft.qcircuits", "qpeft.qcircuits.interop", "qpeft.generators", "qpeft.adapters"]
+)
+def test_every_public_name_has_its_place_in_the_api(room):
+    pages = "\n".join(page.read_text(encoding="utf8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    shown = {path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)}
+    assert set(importlib.import_module(room).__all__) - shown == set()
+
+
+PIXEL = "iVBORw0KGgo="
+CELLS = [
+    {"cell_type": "markdown", "source": ["# A question\n", "\nWhy it is asked.\n", "\n[Engines](../docs/engines.md)"]},
+    {"cell_type": "code", "source": "print(1)", "outputs": [
+        {"output_type": "stream", "name": "stdout", "text": ["\x1b[1m1\x1b[0m\n"]},
+        {"output_type": "display_data", "data": {"image/png": PIXEL, "text/plain": "<Figure>"}},
+        {"output_type": "execute_result", "data": {
+            "text/html": '<style scoped>\n.a {}\n</style>\n<table border="1"></table>', "text/plain": "a",
+        }},
+    ]},
+    {"cell_type": "code", "source": [], "outputs": []},
+]  # fmt: skip
+
+
+def test_a_notebook_becomes_a_page(tmp_path, monkeypatch):
+    (tmp_path / "01_question.ipynb").write_text(json.dumps({"cells": CELLS}), encoding="utf8")
+    monkeypatch.setattr(mkdocs_notebooks, "FOLDER", tmp_path)
+    settings = tmp_path / "mkdocs.yml"
+    settings.write_text("site_name: test\nnav: [Notebooks: [notebooks/index.md]]\n")
+    (tmp_path / "docs").mkdir()
+    config, files = load_config(str(settings)), Files([])
+    mkdocs_notebooks.on_config(config)
+    assert config.nav == [{"Notebooks": ["notebooks/index.md", "notebooks/01_question.md"]}]
+    mkdocs_notebooks.on_files(files, config)
+    picture, page = (files.get_file_from_path(f"notebooks/01_question{end}") for end in ("_1_1.png", ".md"))
+    assert picture.content_bytes.startswith(b"\x89PNG")
+    assert page.content_string.split("\n\n") == [
+        "# A question", "Why it is asked.", "[Engines](../engines.md)", "```python\nprint(1)\n```", "```text\n1\n```",
+        "![output](01_question_1_1.png)", "<table></table>\n",
+    ]  # fmt: skip
+    listed = mkdocs_notebooks.on_page_markdown(f"# Notebooks\n\n{mkdocs_notebooks.LIST}\n", None, config, files)
+    assert listed == "# Notebooks\n\n**[A question](01_question.md)**\n\nWhy it is asked.\n"
