@@ -158,7 +158,8 @@ def final_plot(
         axes, seed, mean, interval, exact = panels[0], None, None, None, None
         for row, final in enumerate(finals):
             colour = _colour(row if final.colour is None else final.colour)
-            seed, mean, interval = _row(axes, row, final.values, final.interval, colour)
+            seed, mean, line = _row(axes, row, final.values, final.interval, colour)
+            interval = line or interval
             if final.exact:
                 exact = axes.scatter(
                     [_mean(final.exact)], [row], s=60, marker="D", facecolors="none", edgecolors="0.2", zorder=4

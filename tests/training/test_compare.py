@@ -17,6 +17,7 @@ from qpeft.qcircuits import StatevectorEngine
 from qpeft.training import compare as module
 from qpeft.training import compare_plots
 from qpeft.training.compare import Preparation, compare
+from qpeft.training.compare_conclusions import conclusions
 from qpeft.training.compare_plots import final_figure, loss_figure
 from qpeft.training.compare_report import write_results
 from qpeft.training.compare_summary import Summary
@@ -203,6 +204,50 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(make_plan, tmp_path,
     again = compare(asked)
     assert not calls
     assert [o.metrics for o in again.outcomes] == [o.metrics for o in resumed.outcomes]
+
+
+def test_the_circuit_is_compared_with_its_controls(make_plan, tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    asked = {"chunk_size": None, "budget": 300}
+    found = compare(make_plan("source=none,circuit", **asked), console)
+    labels = [o.combination.label for o in found.outcomes if o.seed == 0]
+    assert labels == ["none", "none, equal budget", "circuit"]
+    trained = {o.combination.label: o.metrics["parameters"]["trained"] for o in found.outcomes}
+    assert trained["circuit"] <= 300 and trained["none, equal budget"] <= trained["circuit"]
+    said = console.file.getvalue()
+    assert all(said.index(f"  {label}: {trained[label]:,} (") < said.index("1/6") for label in labels)
+    runs = rows(found.folder / "runs.csv")
+    value = {(r["source"], r["sizes"], r["seed"]): float(r["bits_per_byte"]) for r in runs}
+    table = rows(found.folder / "table.csv")
+    for row in table:
+        pairs = [value[row["source"], row["sizes"], s] - value["circuit", "circuit's", s] for s in "01"]
+        assert float(row["difference_mean"]) == pytest.approx(sum(pairs) / 2, abs=1e-12)
+    page = (found.folder / "report.md").read_text(encoding="utf8")
+    section = page.split("## What the circuit adds")[1]
+    assert all(f"* {line}" in section for line in conclusions(found)) and len(conclusions(found)) == 3
+    assert "less the circuit's run with the same seed" in page
+    ticks = [text.get_text() for text in final_figure(found).axes[0].get_yticklabels()]
+    assert ticks[0] == f"none ({trained['none']})"
+
+    again = compare(make_plan("source=none,circuit", resume=True, **asked))
+    assert [o.metrics for o in again.outcomes] == [o.metrics for o in found.outcomes]
+    with pytest.raises(RunError, match=r"source was \['none', 'circuit'\], now \['circuit', 'free'\]"):
+        compare(make_plan("source=circuit,free", resume=True, **asked))
+
+
+def test_sources_without_a_circuit_say_that_there_is_no_reference(make_plan):
+    console = Console(file=io.StringIO(), width=200)
+    found = compare(make_plan("source=free,none", seeds=1), console)
+    assert "There is no circuit among the sources" in console.file.getvalue()
+    page = (found.folder / "report.md").read_text(encoding="utf8")
+    assert "There is no circuit among the sources" in page and "less the first row's run" in page
+    assert "sizes" not in shown_table(found)[0]
+
+
+def test_an_unknown_control_is_refused_before_anything_is_loaded(make_plan, tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown source 'bits'\. Available: circuit, frozen, free, mlp, none"):
+        compare(make_plan("source=circuit,bits", model="no-such-model"))
+    assert not (tmp_path / "cmp").exists()
 
 
 class Broken(StatevectorEngine):

@@ -1,4 +1,6 @@
-from qpeft.training.plots import FinalValues, SeedCurves, curves_plot, final_plot, loss_plot
+import pytest
+
+from qpeft.training.plots import COLOURS, FinalValues, SeedCurves, curves_plot, final_plot, loss_plot
 
 
 def test_a_plot_is_written_whole_and_needs_no_display(tmp_path, monkeypatch):
@@ -45,6 +47,24 @@ def test_final_values_show_every_seed_the_mean_and_the_exact_mean(tmp_path):
     assert axes.get_xlabel() == "test data after training (hits; more is better)"
     names = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert names == ["a seed", "mean", "mean with exact weights"]
+
+
+def test_final_values_with_differences_have_a_second_panel():
+    figure = final_plot(
+        [], "source",
+        [FinalValues("circuit", [2.0, 2.2], interval=0.5, colour=3),
+         FinalValues("none", [2.5, 2.5], differences=[0.5, 0.3], difference_interval=0.2, colour=1)],
+        "hits", "less the circuit",
+    )  # fmt: skip
+    left, right = figure.axes
+    assert [list(line.get_xdata()) for line in left.lines] == [[2.1, 2.1], [1.6, 2.6], [2.5, 2.5]]
+    mean, interval, zero = (list(line.get_xdata()) for line in right.lines)
+    assert (mean, interval, zero) == ([0.4, 0.4], pytest.approx([0.2, 0.6]), [0, 0])
+    assert right.collections[0].get_offsets().tolist() == [[0.5, 1.0], [0.3, 1.0]]
+    assert [line.get_color() for line in left.lines] == [COLOURS[3]] * 2 + [COLOURS[1]]
+    assert right.get_xlabel() == "less the circuit"
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["a seed", "mean", "95% confidence interval"]
 
 
 def test_figures_are_returned_for_notebooks_and_need_no_path():
