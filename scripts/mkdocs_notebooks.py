@@ -15,27 +15,27 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 LIST = "<!-- the notebooks -->"  # replaced by links, on the page that has it
 PICTURES = {"image/svg+xml": "svg", "image/png": "png"}  # the first that an output has is shown
 STYLE, TABLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL), re.compile(r"<table [^>]*>")  # of data frames
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def notebooks() -> list[Path]:
-    return sorted(FOLDER.glob("*.ipynb"))
+def notebooks(config: MkDocsConfig) -> list[Path]:
+    """Those of the folder beside mkdocs.yml."""
+    return sorted(Path(config.config_file_path).with_name("notebooks").glob("*.ipynb"))
 
 
 def on_config(config: MkDocsConfig) -> None:
     """Adds the pages to the section "Notebooks"."""
     for section in config.nav or []:
         if "Notebooks" in section:
-            section["Notebooks"] += [f"notebooks/{path.stem}.md" for path in notebooks()]
+            section["Notebooks"] += [f"notebooks/{path.stem}.md" for path in notebooks(config)]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Adds the pages and their pictures."""
-    for path in notebooks():
+    for path in notebooks(config):
         parts: list[str] = []
         for number, cell in enumerate(json.loads(path.read_text(encoding="utf8"))["cells"]):
             source = joined(cell["source"])
@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if LIST not in markdown:
         return markdown
     entries = []
-    for path in notebooks():
+    for path in notebooks(config):
         title, _, rest = joined(json.loads(path.read_text(encoding="utf8"))["cells"][0]["source"]).partition("\n")
         first = rest.strip().partition("\n\n")[0]
         entries.append(f"**[{title.lstrip('# ')}]({path.stem}.md)**\n\n{first}")

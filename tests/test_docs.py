@@ -12,13 +12,12 @@ from textwrap import dedent
 
 import pytest
 import typer
+from mkdocs.commands.build import build
 from mkdocs.config import load_config
-from mkdocs.structure.files import Files
 
 from qpeft.cli import app
 from qpeft.engines import ENGINES
 from qpeft.qcircuits import ANSATZE
-from scripts import mkdocs_notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -121,21 +120,21 @@ CELLS = [
 ]  # fmt: skip
 
 
-def test_a_notebook_becomes_a_page(tmp_path, monkeypatch):
-    (tmp_path / "01_question.ipynb").write_text(json.dumps({"cells": CELLS}), encoding="utf8")
-    monkeypatch.setattr(mkdocs_notebooks, "FOLDER", tmp_path)
-    settings = tmp_path / "mkdocs.yml"
-    settings.write_text("site_name: test\nnav: [Notebooks: [notebooks/index.md]]\n")
-    (tmp_path / "docs").mkdir()
-    config, files = load_config(str(settings)), Files([])
-    mkdocs_notebooks.on_config(config)
-    assert config.nav == [{"Notebooks": ["notebooks/index.md", "notebooks/01_question.md"]}]
-    mkdocs_notebooks.on_files(files, config)
-    picture, page = (files.get_file_from_path(f"notebooks/01_question{end}") for end in ("_1_1.png", ".md"))
-    assert picture.content_bytes.startswith(b"\x89PNG")
-    assert page.content_string.split("\n\n") == [
-        "# A question", "Why it is asked.", "[Engines](../engines.md)", "```python\nprint(1)\n```", "```text\n1\n```",
-        "![output](01_question_1_1.png)", "<table></table>\n",
-    ]  # fmt: skip
-    listed = mkdocs_notebooks.on_page_markdown(f"# Notebooks\n\n{mkdocs_notebooks.LIST}\n", None, config, files)
-    assert listed == "# Notebooks\n\n**[A question](01_question.md)**\n\nWhy it is asked.\n"
+def test_a_notebook_becomes_a_page(tmp_path):
+    (tmp_path / "mkdocs.yml").write_text(
+        f"site_name: test\nplugins: []\nhooks: ['{ROOT}/scripts/mkdocs_notebooks.py']\n"
+        "nav: [Notebooks: [notebooks/index.md], engines.md]\n"
+    )
+    (tmp_path / "docs" / "notebooks").mkdir(parents=True)
+    (tmp_path / "docs" / "engines.md").write_text("# Engines\n")
+    (tmp_path / "docs" / "notebooks" / "index.md").write_text("# Notebooks\n\n<!-- the notebooks -->\n")
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_question.ipynb").write_text(json.dumps({"cells": CELLS}), encoding="utf8")
+    build(load_config(str(tmp_path / "mkdocs.yml"), strict=True))
+    site = tmp_path / "site" / "notebooks"
+    listed, page = ((site / name).read_text(encoding="utf8") for name in ("index.html", "01_question/index.html"))
+    assert '<a href="01_question/">A question</a>' in listed and "<p>Why it is asked.</p>" in listed
+    assert '<a href="../../engines/">Engines</a>' in page  # also when it stands in the repository, beside docs/
+    for shown in ("print(1)", '<code class="language-text">1\n', 'src="../01_question_1_1.png"', "<table></table>"):
+        assert shown in page
+    assert (site / "01_question_1_1.png").read_bytes().startswith(b"\x89PNG")
