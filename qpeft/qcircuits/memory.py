@@ -85,5 +85,10 @@ def require_bytes(needed: int, device: torch.device, what: str, advice: str) -> 
     free = available_bytes(device)
     if needed > free:
         raise EngineError(
-            f"{what} need about {needed / 2**30:,.1f} GiB; {free / 2**30:,.1f} GiB are free on {device}. {advice}"
+            f"{what} need about {_gib(needed)} GiB; {_gib(free)} GiB are free on {device}. {advice}"
         )
+
+
+def _gib(number: int) -> str:
+    """Bytes in GiB; a power of two where they are beyond what floats and readers take."""
+    return f"{number / 2**30:,.1f}" if number < 2**80 else f"2**{number.bit_length() - 31}"

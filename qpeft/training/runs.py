@@ -9,17 +9,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from qpeft.errors import RunError
 from qpeft.files import write_json, write_text
 from qpeft.options import read_toml, to_sections
-from qpeft.training.config import TrainConfig
 from qpeft.training.ranks import is_main, wait_for_all
 
 MANIFEST = "run.json"
 CONTENTS = (MANIFEST, "config.toml", "metrics.json", "report.md", "loss.png", "adapter", "checkpoints")
 PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
+
+
+class OutputSettings(Protocol):
+    """What a folder needs to know of a [run] section."""
+
+    @property
+    def resume(self) -> bool:
+        """Whether to go on with the run that the folder holds."""
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether to replace it."""
+
+
+class RunSettings(Protocol):
+    """The settings of a command that leaves a run's folder; as TOML they are its `config.toml`."""
+
+    @property
+    def run(self) -> OutputSettings:
+        """Where results go."""
 
 
 class RunFolder:
@@ -34,7 +53,7 @@ class RunFolder:
             the run to resume was started with other settings.
     """
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
+    def __init__(self, path: Path, config: RunSettings) -> None:
         self.path, self.config = path, config
         settings = _settings(config)
         if path.exists() and not path.is_dir():
@@ -152,7 +171,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def _settings(config: TrainConfig) -> dict[str, Any]:
+def _settings(config: RunSettings) -> dict[str, Any]:
     """What decides a run's numbers: everything but where they go."""
     sections = to_sections(config)
     del sections["run"]

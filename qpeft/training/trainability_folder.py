@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 from qpeft.errors import RunError
 from qpeft.files import write_text
 from qpeft.training.runs import MANIFEST, RunFolder
-from qpeft.training.trainability_config import StudyConfig
 from qpeft.training.trainability_table import VarianceTable
 
 RAW, PLOTS = "raw", "plots"
@@ -20,16 +18,9 @@ CONTENTS = (MANIFEST, "config.toml", *TABLES, "report.md", RAW, PLOTS)
 class StudyFolder(RunFolder):
     """A study's folder; like that of a run, `run.json` says what it holds.
 
-    Args:
-        path: The folder.
-        config: What is asked for now.
-
     Raises:
         RunError: As `RunFolder` does; and if the folder holds a run of another command.
     """
-
-    def __init__(self, path: Path, config: StudyConfig) -> None:
-        super().__init__(path, config)  # type: ignore[arg-type]  # of the settings it only needs a [run] section
 
     def _read(self) -> dict[str, Any] | None:
         found = super()._read()

@@ -13,7 +13,7 @@ from torch import Tensor
 from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits import Circuit, Engine
 from qpeft.qcircuits.fusion import footprint
-from qpeft.qcircuits.memory import needed_bytes
+from qpeft.qcircuits.memory import needed_bytes, require_memory
 from qpeft.registry import Registry
 
 DTYPE = torch.float64  # derivatives of 14 qubits are 1e-5 of their costs
@@ -124,3 +124,11 @@ def check_size(engine: Engine, circuit: Circuit, name: str, is_noisy: bool) -> N
         engine.check(circuit, DTYPE)
     except EngineError as error:
         raise ConfigError(f"{circuit.num_qubits} qubits do not fit: {error}") from error
+
+
+def check_room(num_qubits: int) -> None:
+    """Raises `ConfigError` if not even the states of so many qubits fit; needs no circuit."""
+    try:
+        require_memory(num_qubits, 1, DTYPE, torch.device("cpu"))
+    except EngineError as error:
+        raise ConfigError(f"{num_qubits} qubits do not fit: {error}") from error

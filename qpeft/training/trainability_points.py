@@ -15,7 +15,7 @@ from qpeft.errors import ConfigError
 from qpeft.options import check_whole
 from qpeft.qcircuits import ANSATZE, Circuit, Engine
 from qpeft.qcircuits.ansatz import AnsatzFunction
-from qpeft.training.trainability_gradients import Objective, Observable, check_size
+from qpeft.training.trainability_gradients import Objective, Observable, check_room, check_size
 
 Circuits = str | Circuit | AnsatzFunction | Iterable[str] | Mapping[str, Circuit | AnsatzFunction]
 """Names of registered ansätze, a circuit, a function (num_qubits, reps) -> Circuit, or such by a name of one's own."""
@@ -134,6 +134,7 @@ def _circuits(given: Circuits, qubits: Sequence[int], reps: Sequence[int]) -> It
                 f"{name!r} is {family!r}; give a Circuit, or a function of num_qubits and reps that makes one"
             )
         for number in [family.num_qubits] if isinstance(family, Circuit) else qubits:
+            check_room(number)  # before a circuit of a million qubits is built
             for layers in reps:
                 circuit = family.repeat(layers) if isinstance(family, Circuit) else family(number, layers)
                 if not isinstance(circuit, Circuit):

@@ -232,6 +232,7 @@ def test_raw_derivatives_of_another_experiment_are_refused(tmp_path):
         ({"reps": [True]}, "reps is True"),
         ({"qubits": [2, 2]}, "asked for twice"),
         ({"qubits": [60]}, "60 qubits do not fit.*GiB"),
+        ({"qubits": [10_000_000]}, r"10000000 qubits do not fit.*2\*\*\d+ GiB"),
         ({"engines": ["exakt"]}, "unknown engine 'exakt'"),
         ({"engines": ["pauli@ibm_torino"], "qubits": [9]}, "9 qubits under noise are too many.*2 to 8"),
         ({"bootstrap": (1.5, 10)}, "confidence is 1.5"),
