@@ -78,11 +78,12 @@ class ComparisonFolder:
 
     def run(self, number: int, combination: Combination, seed: int) -> Path:
         """A run's folder; it is in the manifest before anything is in it."""
-        text = "-".join(f"{name}-{value_text(value)}" for name, value in combination.values.items())
-        name = f"{number:02d}-{sub(r'[^A-Za-z0-9_.+@-]+', '-', text)[:NAME_LENGTH]}-seed{seed}"
+        text = sub(r"[^A-Za-z0-9_.+@-]+", "-", combination.assignments)
+        name = f"{number:02d}-{text[:NAME_LENGTH]}-seed{seed}"
         if name not in self._manifest["runs"]:
             values = {key: value_text(value) for key, value in combination.values.items()}
-            self._manifest["runs"][name] = {"values": values, "seed": seed, "status": "started"}
+            fitted = {} if combination.fitted is None else {"equal_budget": combination.fitted}
+            self._manifest["runs"][name] = {"values": values, **fitted, "seed": seed, "status": "started"}
             write_json(self.path / MANIFEST, self._manifest)
         return self.path / "runs" / name
 

@@ -85,10 +85,11 @@ def _controls_lines(comparison: Comparison) -> list[str]:
     if not comparison.plan.has_controls:
         return ["", "## What the circuit adds", "", no_reference(comparison.plan)]
     explained = (
-        "A control has the circuit's sizes and differs in the source of its numbers alone; at equal budget its chunk "
-        "size (and, where that is not enough, its hidden widths) is chosen so that it trains as many numbers as the "
-        "circuit allows. Values are control less circuit of the same seed, signed so that more is in the circuit's "
-        "favour, with their 95% confidence interval. Each interval stands by itself: of twenty, one misses by chance."
+        "A control has the circuit's sizes and differs in the source of its numbers alone. At equal budget its chunk "
+        "size (and its hidden widths, where no chunk size will do) is chosen so that it trains as many numbers as it "
+        "can, but not more than the circuit. Values are those of the control less the circuit's with the same seed, "
+        "signed so that more is in the circuit's favour, with the 95% confidence interval of their mean. Each interval "
+        "stands by itself: of twenty, one misses by chance."
     )
     return ["", "## What the circuit adds", "", explained, "", *(f"* {line}" for line in conclusions(comparison))]
 

@@ -214,6 +214,8 @@ def test_the_circuit_is_compared_with_its_controls(make_plan, tmp_path):
     assert labels == ["none", "none, equal budget", "circuit"]
     trained = {o.combination.label: o.metrics["parameters"]["trained"] for o in found.outcomes}
     assert trained["circuit"] <= 300 and trained["none, equal budget"] <= trained["circuit"]
+    kept = json.loads((found.folder / "compare.json").read_text(encoding="utf8"))["runs"]
+    assert kept["02-source-none-equal-budget-seed1"]["equal_budget"] == found.outcomes[2].combination.fitted
     said = console.file.getvalue()
     assert all(said.index(f"  {label}: {trained[label]:,} (") < said.index("1/6") for label in labels)
     runs = rows(found.folder / "runs.csv")
