@@ -43,6 +43,15 @@ def fences(page, language):
             yield text.count("\n", 0, found.start("code")) + 1, dedent(found["code"]), found["reason"]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_block_escapes_the_tests(page):
+    text = page.read_text(encoding="utf8")
+    found = list(FENCE.finditer(text))
+    assert 2 * len(found) == len(re.findall(r"^ *(?:```|~~~)", text, re.MULTILINE))
+    assert {block["language"] for block in found} <= {"python", "console", "text", "toml", "json"}
+    assert text.count("<!-- not run") == sum(block["reason"] is not None for block in found)
+
+
 @pytest.fixture(autouse=True)
 def registries(monkeypatch):
     """What a page registers is forgotten after it."""
