@@ -283,11 +283,11 @@ def test_a_head_that_neither_base_nor_adapter_has(saved, tmp_path):
 
 
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).resolve().parents[1] / "docs" / "export.md").read_text(encoding="utf8")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "how-to" / "export-and-serve.md").read_text(encoding="utf8")
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
-        exec(compile(block, "export.md", "exec"), names)
+        exec(compile(block, "export-and-serve.md", "exec"), names)
     assert "form='lora'" in capsys.readouterr().out
     same(logits(names["plain"]), logits(names["merged"]))
     for form in FORMS:
