@@ -31,7 +31,7 @@ from qpeft.files import write_text
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 LARGEST = 500_000  # bytes of a committed notebook
 HUB_TAG = "hub-model"  # the one cell that is edited to use a model of the Hugging Face hub
-SECONDS = 600  # the longest a cell may take, on however busy a machine
+SECONDS = 1800  # the longest a cell may take, on however busy a machine
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
