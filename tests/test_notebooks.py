@@ -28,6 +28,10 @@ def sound():
     return cleaned(nbformat.v4.new_notebook(cells=[code("MODEL = 1  # or of the hub", [picture], tags=[HUB_TAG])]))
 
 
+def test_there_are_three_notebooks():
+    assert [name[:3] for name in NOTEBOOKS] == ["01_", "02_", "03_"]
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_what_is_committed_is_what_a_run_gives(name):
     committed = read(FOLDER / name)
