@@ -20,7 +20,8 @@ LESS_IMPORTANT = ("ms/step", "fidelity", "total variation", "trained", "exact we
 def terminal_table(comparison: Comparison, width: int) -> Table:
     """The table with headers on several lines, in as many columns as fit into `width` characters."""
     header, rows = _fitting(*shown_table(comparison), width, bool(comparison.failed))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    is_spacious = _width(header, rows) + len(header) <= width
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1 if is_spacious else 0, 0, 0))
     for name in header:
         is_left = name in comparison.plan.varied or name == SIZES
         table.add_column(Text(name.replace(" ", "\n")), justify="left" if is_left else "right", overflow="fold")
@@ -34,7 +35,14 @@ def _fitting(header: tuple[str, ...], rows: list[tuple[str, ...]], width: int, h
     for more in range(len(LESS_IMPORTANT) + 1):
         left_out = {*dropped, *LESS_IMPORTANT[:more]}
         kept = [place for place, column in enumerate(header) if column not in left_out]
-        columns = [[*header[place].split(), *(row[place] for row in rows)] for place in kept]
-        if sum(max(map(len, column)) + 1 for column in columns) < width:  # a line before, between and behind them
+        found = tuple(header[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
+        if _width(*found) <= width:
             break
-    return tuple(header[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
+    return found
+
+
+def _width(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> int:
+    """Characters of the table, one before, between and behind its columns."""
+    columns = zip(*rows, strict=True)
+    words = [max(map(len, name.split())) for name in header]
+    return 1 + sum(1 + max(word, *map(len, column)) for word, column in zip(words, columns, strict=True))

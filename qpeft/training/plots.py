@@ -170,6 +170,8 @@ def final_plot(
         axes.set_yticks(range(len(finals)), [final.label for final in finals])
         axes.set_ylim(len(finals) - 0.5, -0.5)
         if has_differences:
+            engine: Any = drawing.get_layout_engine()
+            engine.set(wspace=0.05)  # the panels' numbers would touch
             panels[1].set_xlabel(differences)
             panels[1].axvline(0, color="0.2", linewidth=1)
         shown = {
