@@ -38,7 +38,7 @@ def gradient_variance(
     Example: qpeft gradient-variance --observables loss,local --qubits 4-8 --reps 1,4 --steps 0,20
     """
     settings = build(StudyConfig, read_settings(config) if config else {}, flags)
-    from qpeft.training.trainability_study import HEADER, decay_table, study
+    from qpeft.training.trainability_study import decay_table, study
 
     quiet()
     try:
@@ -46,8 +46,9 @@ def gradient_variance(
     except KeyboardInterrupt:
         console.print("Interrupted. The study goes on with --resume; finished points are not run again.")
         raise typer.Exit(130) from None
-    table = Table(*HEADER, box=SIMPLE_HEAD, pad_edge=False)
-    for row in decay_table(found.table):
+    header, *rows = decay_table(found.table)
+    table = Table(*header, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
         table.add_row(*row)
     console.print(table)
     console.print(f"Report, tables and plots: {found.folder}", highlight=False, markup=False)

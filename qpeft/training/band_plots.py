@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 REFERENCE_STYLES = ("--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS_A_ROW = 3
+MARKERS_A_LINE = 16  # more would run into each other
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,13 @@ def bands_plot(
             for line in panel.lines:
                 colour = shades[line.label]
                 (handles[line.label],) = axes.plot(
-                    line.xs, line.values, color=colour, marker=markers[line.label], markersize=3.5, linewidth=1.2
+                    line.xs,
+                    line.values,
+                    color=colour,
+                    marker=markers[line.label],
+                    markersize=3.5,
+                    linewidth=1.2,
+                    markevery=-(-len(line.xs) // MARKERS_A_LINE) or 1,
                 )
                 axes.fill_between(line.xs, line.lows, line.highs, color=colour, alpha=0.25, linewidth=0)
             _scale(axes, panel.title, ticks)
@@ -127,13 +134,15 @@ def bands_plot(
 
 def _scale(axes: Any, title: str, ticks: Sequence[float] | None) -> None:
     """Ticks make the horizontal scale logarithmic, to base 2."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title, fontsize="medium")
     axes.set_yscale("log")
     if ticks is not None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     else:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
 
 
 def _shades(number: int) -> list[Any]:

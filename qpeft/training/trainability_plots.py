@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qpeft.errors import ConfigError, UnknownNameError, unknown_name
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
 from qpeft.training.trainability_gradients import OBSERVABLES
-from qpeft.training.trainability_statistics import Band
+from qpeft.training.trainability_statistics import VANISHING, Band
 from qpeft.training.trainability_table import VarianceRow, VarianceTable, grouped
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def _lines(rows: Sequence[VarianceRow], differ_in: str) -> list[BandLine]:
 
 
 def _line(label: str, points: Iterable[tuple[int, Band]]) -> BandLine:
-    """What vanishes (a variance of exactly 0) has no place on a logarithmic scale."""
-    shown = [(x, band) for x, band in points if band.variance > 0]
+    """What vanishes (a variance of 0, or of rounding errors) has no place on a logarithmic scale."""
+    shown = [(x, band) for x, band in points if band.variance > VANISHING]
     bands = [band for _, band in shown]
     return BandLine(
         label, [x for x, _ in shown], [band.variance for band in bands], [band.low for band in bands],

@@ -14,6 +14,7 @@ from qpeft.options import check_whole
 from qpeft.qcircuits import Circuit
 
 Array = NDArray[np.float64]
+VANISHING = 1e-28  # a variance below it is the rounding error, squared, of derivatives of size one in float64
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,13 @@ class Decay:
 
 
 def fit_decay(num_qubits: Sequence[int], variances: Sequence[float]) -> Decay | None:
-    """Fits the decay of variances with N; None if fewer than two different N have a variance above zero.
+    """Fits the decay of variances with N; None if fewer than two different N have one that does not vanish.
 
     Example:
         >>> fit_decay([2, 4, 6], [1/4, 1/16, 1/64])
         Decay(rate=-1.0, error=0.0, points=3)
     """
-    pairs = [(n, math.log2(v)) for n, v in zip(num_qubits, variances, strict=True) if v > 0]
+    pairs = [(n, math.log2(v)) for n, v in zip(num_qubits, variances, strict=True) if v > VANISHING]
     if len({n for n, _ in pairs}) < 2:
         return None
     x, y = np.array(pairs, dtype=np.float64).T

@@ -22,7 +22,7 @@ from qpeft.training.trainability_points import plan_points
 from qpeft.training.trainability_table import DecayRow, VarianceTable
 
 LOSS = "loss"
-HEADER = ("ansatz", "observable", "engine", "layers", "log2/qubit", "std. error", "points")
+COLUMNS = ("ansatz", "observable", "engine", "layers", "log2/qubit", "std. error", "points")
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,10 @@ def _plots(folder: Path, table: VarianceTable) -> list[str]:
 
 
 def decay_table(table: VarianceTable) -> list[tuple[str, ...]]:
-    """The fitted decays for a reader, under `HEADER`."""
-    return [_decay(found) for found in table.decays()]
+    """The fitted decays for a reader: a header, and a row a fit; engines are named where there are several."""
+    left_out = None if len({row.engine for row in table}) > 1 else COLUMNS.index("engine")
+    rows = [COLUMNS, *(_decay(found) for found in table.decays())]
+    return [tuple(cell for place, cell in enumerate(row) if place != left_out) for row in rows]
 
 
 def _decay(found: DecayRow) -> tuple[str, ...]:
@@ -107,6 +109,7 @@ def _decay(found: DecayRow) -> tuple[str, ...]:
 
 def _page(config: StudyConfig, table: VarianceTable, pictures: Sequence[str]) -> str:
     asked = config.study
+    header, *fits = decay_table(table)
     lines = [
         "# Variance of the gradients", "",
         f"dL/dtheta at {asked.initialisations} uniformly random angles (seed {asked.seed}); variances averaged over "
@@ -120,6 +123,6 @@ def _page(config: StudyConfig, table: VarianceTable, pictures: Sequence[str]) ->
         *(f"![variance of the gradients, {name.removeprefix(PLOTS + '/')}]({name}.png)\n" for name in pictures),
         "## Decay with the number of qubits", "",
         "Least-squares line of log2 variance against N: -1 halves the variance with every qubit.", "",
-        *markdown_table(HEADER, decay_table(table)),
+        *markdown_table(header, fits),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -84,5 +84,12 @@ def test_layers_are_drawn_at_their_place_in_the_deepest_circuits(table, tmp_path
     assert "2 reps" in figure.get_supxlabel()
 
 
+def test_what_is_only_rounding_error_is_no_variance():
+    table = gradient_variance("ryrz_cnot", [2, 3], [2], ["local"], initialisations=4)  # Z_0 commutes with the last RZ
+    assert [0 < row.spread.layers[-1].variance < 1e-28 for row in table] == [True, True]
+    assert [list(line.get_xdata()) for line in table.plot("layer").axes[0].lines[-2:]] == [[1, 2, 3]] * 2
+    assert fit_decay([2, 3], [1e-33, 1e-34]) is None
+
+
 def test_tables_of_equal_rows_are_equal(table):
     assert VarianceTable(table.rows) == table
