@@ -284,3 +284,7 @@ class Circuit:
 
     def __str__(self) -> str:
         return self.draw()
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """A notebook shows the drawing."""
+        printer.text(self.draw())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 REFERENCE_STYLES = ("--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS_A_ROW = 3
+PANEL_WIDTH, BESIDE_PANELS, MARGIN = 2.3, 2.0, 0.8  # inches; the margin is on the left, the legend on the right
 MARKERS_A_LINE = 16  # more would run into each other
 
 
@@ -92,7 +93,8 @@ def bands_plot(
     rows = -(-len(panels) // columns)
     handles: dict[str, Any] = {}
     ticks = sorted({x for panel in panels for line in panel.lines for x in line.xs}) if log_x else None
-    with canvas(*paths, size=(2.0 + 2.3 * columns, 1.0 + 2.2 * rows)) as drawing:
+    width = BESIDE_PANELS + PANEL_WIDTH * columns
+    with canvas(*paths, size=(width, 1.0 + 2.2 * rows)) as drawing:
         grid = list(drawing.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
         for axes, panel in zip(grid, panels, strict=False):
             for reference in panel.references:
@@ -122,8 +124,9 @@ def bands_plot(
         for below, axes in enumerate(grid[len(panels) :], len(panels) - columns):
             grid[below].xaxis.set_tick_params(labelbottom=True)  # nothing stands below it
             axes.remove()
-        drawing.suptitle(title, fontsize="medium")
-        drawing.supxlabel(xlabel, fontsize="medium")
+        middle = (MARGIN + PANEL_WIDTH * columns / 2) / width  # of the panels: beside them stands the legend
+        drawing.suptitle(title, x=middle, fontsize="medium")
+        drawing.supxlabel(xlabel, x=middle, fontsize="medium")
         drawing.supylabel(ylabel, fontsize="medium")
         drawing.legend(
             [handles[name] for name in (*labels, *names)], [*labels, *names], title=legend, alignment="left",

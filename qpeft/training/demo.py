@@ -20,12 +20,12 @@ from qpeft.training.tasks import Task, task_for
 from qpeft.training.tasks.language_modelling import LOSS
 
 PROMPT = 'The "with" statement is used to'
-# The learning rates are those a validation search picked for each on another small model's head.
 RUNS = {
-    "QPA": (AdapterOptions(method="qpa"), 0.03),
-    "LoRA r=1": (AdapterOptions(method="lora", rank=1), 0.3),
-    "LoRA r=4": (AdapterOptions(method="lora"), 0.03),
+    "QPA": AdapterOptions(method="qpa"),
+    "LoRA r=1": AdapterOptions(method="lora", rank=1),
+    "LoRA r=4": AdapterOptions(method="lora"),
 }
+LEARNING_RATE = 0.03  # of 0.01, 0.03 and 0.1 the best for QPA; LoRA gains up to 0.006 bits a byte by 0.01
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def demo(output: Path, steps: int = 200, overwrite: bool = False, console: Conso
         console: Where progress shows.
     """
     results, lines = {}, []
-    for name, (adapter, learning_rate) in RUNS.items():
+    for name, adapter in RUNS.items():
         folder = output / name.lower().replace(" ", "-").replace("=", "")
         config = TrainConfig(
             model=ModelOptions(model=embedded.NAME), data=DataOptions(data=embedded.NAME), adapter=adapter,
-            training=TrainingOptions(steps=steps, learning_rate=learning_rate),
+            training=TrainingOptions(steps=steps, learning_rate=LEARNING_RATE),
             run=RunOptions(output=str(folder), overwrite=overwrite and _is_demo(folder)),
         )  # fmt: skip
         prepared = prepare(config)

@@ -105,7 +105,8 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves],
             colour, style = _colour(index), LINE_STYLES[index % len(LINE_STYLES)]  # overlapping lines stay visible
             columns = list(zip(*curve.losses, strict=True))
             mean = [sum(column) / len(column) for column in columns]
-            (line,) = axes.plot(curve.steps, mean, color=colour, linestyle=style, label=curve.label)
+            marker = "o" if len(mean) == 1 else None  # a single point has no line
+            (line,) = axes.plot(curve.steps, mean, color=colour, linestyle=style, marker=marker, label=curve.label)
             low, high = [min(column) for column in columns], [max(column) for column in columns]
             axes.fill_between(curve.steps, low, high, color=colour, alpha=0.12, linewidth=0)
             ends.append((mean[-1], line))
@@ -151,6 +152,8 @@ def final_plot(
         metric: Its name and direction.
         differences: What the differences are; a second panel shows them if any combination has some.
     """
+    from matplotlib.ticker import MaxNLocator
+
     has_differences = any(final.differences for final in finals)
     size = (9.6 if has_differences else 6.4, 1.5 + 0.4 * len(finals))
     with canvas(*paths, size=size) as drawing:
@@ -169,6 +172,8 @@ def final_plot(
         axes.set(xlabel=f"test data after training ({metric})", ylabel=title)
         axes.set_yticks(range(len(finals)), [final.label for final in finals])
         axes.set_ylim(len(finals) - 0.5, -0.5)
+        for panel in panels:
+            panel.xaxis.set_major_locator(MaxNLocator(5))  # long numbers would touch
         if has_differences:
             engine: Any = drawing.get_layout_engine()
             engine.set(wspace=0.05)  # the panels' numbers would touch

@@ -22,7 +22,7 @@ from qpeft.training.trainability_points import plan_points
 from qpeft.training.trainability_table import DecayRow, VarianceTable
 
 LOSS = "loss"
-COLUMNS = ("ansatz", "observable", "engine", "layers", "log2/qubit", "std. error", "points")
+COLUMNS = ("ansatz", "observable", "engine", "layers", "log2/qubit", "points")
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,9 @@ def decay_table(table: VarianceTable) -> list[tuple[str, ...]]:
 
 def _decay(found: DecayRow) -> tuple[str, ...]:
     fit = found.decay
-    numbers = (
-        ("–", "–", "0") if fit is None
-        else (f"{fit.rate:.2f}", "–" if fit.error is None else f"{fit.error:.2f}", str(fit.points))
-    )  # fmt: skip
-    return (found.ansatz, found.observable, found.engine, str(found.reps), *numbers)
+    rate = "–" if fit is None else f"{fit.rate:.2f}" + ("" if fit.error is None else f" ± {fit.error:.2f}")
+    points = "0" if fit is None else str(fit.points)
+    return (found.ansatz, found.observable, found.engine, str(found.reps), rate, points)
 
 
 def _page(config: StudyConfig, table: VarianceTable, pictures: Sequence[str]) -> str:
@@ -122,7 +120,8 @@ def _page(config: StudyConfig, table: VarianceTable, pictures: Sequence[str]) ->
         "tails, so that the measured variance usually lies below it where N is large and initialisations are few.", "",
         *(f"![variance of the gradients, {name.removeprefix(PLOTS + '/')}]({name}.png)\n" for name in pictures),
         "## Decay with the number of qubits", "",
-        "Least-squares line of log2 variance against N: -1 halves the variance with every qubit.", "",
+        "Slope of the least-squares line of log2 variance against N, ± its standard error: -1 halves the variance with "
+        "every qubit.", "",
         *markdown_table(header, fits),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

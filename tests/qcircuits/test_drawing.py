@@ -103,3 +103,9 @@ def test_a_column_wider_than_the_width_stands_alone():
 
 def test_png():
     assert draw_png(CircuitBuilder(2).rbs(0, 1).ry(1, angle=Angle(0, 2.0, 0.5)).build()).startswith(b"\x89PNG")
+
+
+def test_notebooks_show_the_drawing():
+    pretty = pytest.importorskip("IPython.lib.pretty")
+    circuit = CircuitBuilder(2).ry(0).cx(0, 1).build()
+    assert pretty.pretty(circuit) == circuit.draw()

@@ -70,5 +70,6 @@ def test_final_values_with_differences_have_a_second_panel():
 def test_figures_are_returned_for_notebooks_and_need_no_path():
     figure = final_plot([], "rank", [FinalValues("1", [2.0])], "hits")
     assert figure.axes[0].get_ylabel() == "rank"
-    assert curves_plot([], "rank", [SeedCurves("1", [1], [[2.0]])], "loss").axes[0].get_xlabel() == "step"
+    (axes,) = curves_plot([], "rank", [SeedCurves("1", [1], [[2.0]])], "loss").axes
+    assert axes.get_xlabel() == "step" and axes.lines[0].get_marker() == "o"  # a point alone has no line
     assert loss_plot([], {"a": [(1, 2.0)]}, 3.0, {}, "loss").axes[0].get_ylabel() == "loss"
