@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from qpeft.errors import ConfigError
 from qpeft.generator_settings import PRESETS, STARTS
+from qpeft.generators.transforms import TRANSFORMS
 from qpeft.options import at_least, check_whole, option
 from qpeft.qcircuits import ANSATZE
 from qpeft.training.trainability_gradients import OBSERVABLES
@@ -56,6 +57,9 @@ class LossOptions:
     context: int = option(128, "tokens that the loss is averaged over")
     rank: int = option(4, "rank r of the generated update")
     preset: str = option("default", "the mapping network: default, or the paper's")
+    transform: str | None = option(
+        None, f"what is done to probabilities, {', '.join(TRANSFORMS)} (the preset's own if not given)"
+    )
     start: str = option("paper", "paper: all random; identity gives the angles no gradient before the first step")
     steps: str = option("0,20", "training steps before the gradient is taken; one study each")
     learning_rate: float | None = option(None, "of those steps (the preset's own if not given)")
@@ -64,6 +68,8 @@ class LossOptions:
         at_least(2, self, "context")
         at_least(1, self, "rank")
         PRESETS[self.preset]
+        if self.transform is not None:
+            TRANSFORMS[self.transform]
         if self.start not in STARTS:
             raise ConfigError(f"start {self.start!r} is not one of {', '.join(STARTS)}")
         steps = whole_numbers("steps", self.steps, 0)

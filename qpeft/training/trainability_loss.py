@@ -85,7 +85,8 @@ class TextLoss:
         asked = self.options
         return {
             "model": asked.model, "data": asked.data, "context": asked.context, "rank": asked.rank,
-            "preset": asked.preset, "start": asked.start, "learning_rate": self.learning_rate,
+            "preset": asked.preset, "transform": asked.transform, "start": asked.start,
+            "learning_rate": self.learning_rate,
         }  # fmt: skip
 
     @property
@@ -101,9 +102,10 @@ class TextLoss:
     def config(self, circuit: Circuit) -> QPAConfig:
         """The adapter whose generator has as many chunks as the circuit has basis states, or the fewest less."""
         rank, size = self.options.rank, self.options.rank * sum(self._shape)
+        asked = self.options
         return QPAConfig(
-            r=rank, lora_alpha=2 * rank, target_modules=[HEAD], preset=self.options.preset, start=self.options.start,
-            ansatz=circuit, chunk_size=-(-size >> circuit.num_qubits), seed=self.seed,
+            r=rank, lora_alpha=2 * rank, target_modules=[HEAD], preset=asked.preset, transform=asked.transform,
+            start=asked.start, ansatz=circuit, chunk_size=-(-size >> circuit.num_qubits), seed=self.seed,
         )  # fmt: skip
 
     def check(self, circuit: Circuit) -> None:

@@ -81,6 +81,14 @@ def test_a_batch_of_initialisations_trains_each_as_torch_trains_one(options):
         torch.testing.assert_close(found[number], expected, rtol=1e-7, atol=1e-12)
 
 
+def test_the_transform_of_the_probabilities_can_be_another(options):
+    loss, _ = text_losses(options)
+    other = replace(loss, options=replace(options, transform="identity"))
+    (spec,) = other.bank(StatevectorEngine(), CIRCUIT, draw_angles(CIRCUIT, 1, seed=0)[0], 0).specs
+    assert spec.transform == "identity" and loss.config(CIRCUIT).transform == "scaled"
+    assert 0 < gradient(other).abs().max() < gradient(loss).abs().max()
+
+
 def test_batches_cut_by_memory_change_no_initialisation(options, monkeypatch):
     loss, _ = text_losses(options)
     whole = gradient(loss, 3)
@@ -113,6 +121,7 @@ def test_the_loss_stands_in_the_table_beside_observables(options, tmp_path):
         ({"context": 1}, "context is 1"),
         ({"rank": 0}, "rank is 0"),
         ({"preset": "papers"}, "unknown preset 'papers'"),
+        ({"transform": "tanh"}, "unknown probability transform 'tanh'"),
         ({"start": "zero"}, "start 'zero'"),
         ({"steps": "-1"}, "steps is '-1'"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
