@@ -13,7 +13,7 @@ from rich.table import Table
 
 from qpeft.circuit_analysis import Row, Settings, expected, first_bin, plan, total_work, write_plots, write_table
 from qpeft.circuit_analysis import analyse as run
-from qpeft.errors import ConfigError
+from qpeft.options import whole_numbers
 from qpeft.qcircuits import ANSATZE
 from qpeft.qcircuits.expressivity import BINS, SAMPLES
 from qpeft.qcircuits.haar import haar_entanglement
@@ -28,8 +28,8 @@ def analyse(
         list[str] | None,
         typer.Argument(metavar="ANSATZ", help=f"of {', '.join(ANSATZE)} (all of them)", show_default=False),
     ] = None,
-    qubits: Annotated[str, typer.Option(help="numbers of qubits, with commas between")] = "4",
-    reps: Annotated[str, typer.Option(help="numbers of layers, with commas between")] = "1,2,4,8",
+    qubits: Annotated[str, typer.Option(help="numbers of qubits, e.g. 2-4 or 2,4,6")] = "4",
+    reps: Annotated[str, typer.Option(help="numbers of layers, e.g. 1-4 or 1,2,4,8")] = "1,2,4,8",
     samples: Annotated[int, typer.Option(help="pairs of states, and states for the entanglement, a circuit")] = SAMPLES,
     bins: Annotated[int, typer.Option(help="bins of the histogram of fidelities")] = BINS,
     seed: Annotated[int, typer.Option(help="decides the random angles")] = 0,
@@ -56,7 +56,7 @@ def analyse(
     Example: qpeft circuit analyse ry_cnot rx_cnot --qubits 4,6 --reps 1,2,4,8,16 --output runs/expressivity
     """
     settings = Settings(samples, bins, seed)
-    sizes, layers = _whole_numbers("--qubits", qubits), _whole_numbers("--reps", reps)
+    sizes, layers = whole_numbers("--qubits", qubits), whole_numbers("--reps", reps, 0)
     points = plan(list(dict.fromkeys(ansatze or ANSATZE)), sizes, layers, settings)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)  # before the work: a folder that cannot be made is an error now
@@ -103,11 +103,3 @@ def _table(size: int, rows: list[Row], settings: Settings) -> Table:
 
 def _with_error(value: float | None, error: float | None) -> str:
     return "" if value is None else f"{value:.3f}±{error:.3f}"
-
-
-def _whole_numbers(flag: str, text: str) -> list[int]:
-    """The numbers given on the command line, each once, ascending."""
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise ConfigError(f"{flag} is {text!r}; give whole numbers with commas between, e.g. 2,4") from None

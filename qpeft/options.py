@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 import tomllib
 import types
 import typing
@@ -53,6 +54,33 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
     """Raises `ConfigError` unless the value of a setting is a whole number of at least `least`."""
     if not is_whole(value) or value < least:
         raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def listed(text: str) -> list[str]:
+    """What stands between commas."""
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def whole_numbers(name: str, text: str, least: int = 1) -> list[int]:
+    """Numbers of at least `least` and ranges of them, in order, each once.
+
+    Raises:
+        ConfigError: Anything else.
+
+    Example:
+        >>> whole_numbers("qubits", "2-4,8")
+        [2, 3, 4, 8]
+    """
+    found: set[int] = set()
+    for item in listed(text):
+        ends = re.fullmatch(r"(\d{1,6})(-(\d{1,6}))?", item)
+        low, high = (int(ends[1]), int(ends[3] or ends[1])) if ends else (-1, -1)
+        if not least <= low <= high:
+            raise ConfigError(f"{name} is {text!r}; give numbers of at least {least}, or ranges, e.g. 2-8 or 2,4,6")
+        found |= set(range(low, high + 1))
+    if not found:
+        raise ConfigError(f"{name} is {text!r}; give at least one number, e.g. 2-8 or 2,4,6")
+    return sorted(found)
 
 
 @dataclasses.dataclass(frozen=True)

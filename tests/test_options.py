@@ -3,7 +3,7 @@ from dataclasses import MISSING, dataclass, field
 import pytest
 
 from qpeft.errors import ConfigError
-from qpeft.options import build, check_whole, cli_parameters, leaves, option, read_toml, to_sections
+from qpeft.options import build, check_whole, cli_parameters, leaves, option, read_toml, to_sections, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -90,3 +90,23 @@ def test_whole_numbers_from_the_least_on():
     for value in (0, -1, True, 1.0, "1", None):
         with pytest.raises(ConfigError, match=rf"rank r is {value!r}; it must be a whole number of at least 1"):
             check_whole("rank r", value)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("2-4", [2, 3, 4]), ("8, 2-4,3,2", [2, 3, 4, 8]), ("4,", [4]), ("5-5", [5]), ("007", [7])],
+)
+def test_numbers_and_ranges_come_in_order_each_once(text, numbers):
+    assert whole_numbers("qubits", text) == numbers
+
+
+def test_numbers_may_start_at_nought():
+    assert whole_numbers("--reps", "0-2", 0) == [0, 1, 2]
+    with pytest.raises(ConfigError, match=r"--reps is '0-2'; give numbers of at least 1, or ranges, e.g. 2-8 or 2,4,6"):
+        whole_numbers("--reps", "0-2")
+
+
+@pytest.mark.parametrize("text", ["", ",", "0", "3-2", "2;3", "x", "-2", "2--3", "1.5", "1234567"])
+def test_numbers_that_do_not_parse(text):
+    with pytest.raises(ConfigError, match=f"qubits is {text!r}; give "):
+        whole_numbers("qubits", text)

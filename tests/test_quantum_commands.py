@@ -169,7 +169,7 @@ def test_analyse_every_ansatz_in_80_columns(qpeft):
 
 def test_analyse_writes_what_the_functions_find(qpeft, tmp_path):
     code, out, _ = qpeft(
-        *ANALYSE, "rxrz_cnot", "ry_cnot", "--qubits", "2,3", "--reps", "3,1,1", "--seed", 5,
+        *ANALYSE, "rxrz_cnot", "ry_cnot", "--qubits", "2-3", "--reps", "3,1,1", "--seed", 5,
         "--output", tmp_path / "new",
     )  # fmt: skip
     assert code == 0 and "Table and plots:" in out
@@ -203,9 +203,9 @@ def test_analyse_writes_what_the_functions_find(qpeft, tmp_path):
     [
         (("ry_cnott",), "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
         (("ry_cnot", "--reps", "1,0"), "ry_cnot on 4 qubit(s) with reps=0: the circuit has no angles to draw"),
-        (("--reps", "1-4"), "--reps is '1-4'; give whole numbers with commas between, e.g. 2,4"),
-        (("--qubits", "4,"), "--qubits is '4,'; give whole numbers with commas between"),
-        (("--qubits", "0"), "a circuit needs at least 1 qubit"),
+        (("--reps", "4-1"), "--reps is '4-1'; give numbers of at least 0, or ranges, e.g. 2-8 or 2,4,6"),
+        (("--qubits", ","), "--qubits is ','; give at least one number"),
+        (("--qubits", "0-2"), "--qubits is '0-2'; give numbers of at least 1"),
         (("--samples", "1"), "samples is 1; it must be at least 2"),
         (("--bins", "1"), "bins is 1; it must be at least 2"),
         (("--seed", "-1"), "seed is -1; it must be a whole number of at least 0"),

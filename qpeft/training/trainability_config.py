@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 
 from qpeft.errors import ConfigError
 from qpeft.generator_settings import PRESETS, STARTS
 from qpeft.generators.transforms import TRANSFORMS
-from qpeft.options import at_least, check_whole, option
+from qpeft.options import at_least, check_whole, listed, option, whole_numbers
 from qpeft.qcircuits import ANSATZE
 from qpeft.training.trainability_gradients import OBSERVABLES
 from qpeft.training.trainability_statistics import Bootstrap
@@ -99,30 +98,3 @@ class StudyConfig:
     study: StudyOptions = field(default_factory=StudyOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     run: OutputOptions = field(default_factory=OutputOptions)
-
-
-def listed(text: str) -> list[str]:
-    """What stands between commas."""
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def whole_numbers(name: str, text: str, least: int = 1) -> list[int]:
-    """Numbers of at least `least` and ranges of them, in order, each once.
-
-    Raises:
-        ConfigError: Anything else.
-
-    Example:
-        >>> whole_numbers("qubits", "2-4,8")
-        [2, 3, 4, 8]
-    """
-    found: set[int] = set()
-    for item in listed(text):
-        ends = re.fullmatch(r"(\d{1,6})(-(\d{1,6}))?", item)
-        low, high = (int(ends[1]), int(ends[3] or ends[1])) if ends else (-1, -1)
-        if not least <= low <= high:
-            raise ConfigError(f"{name} is {text!r}; give numbers of at least {least}, or ranges, e.g. 2-8 or 2,4,6")
-        found |= set(range(low, high + 1))
-    if not found:
-        raise ConfigError(f"{name} is {text!r}; give at least one number, e.g. 2-8 or 2,4,6")
-    return sorted(found)

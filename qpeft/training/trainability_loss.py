@@ -25,11 +25,12 @@ from qpeft.adapters.config import QPAConfig
 from qpeft.adapters.lora import lora_pieces
 from qpeft.adapters.method_table import METHODS
 from qpeft.errors import ConfigError
+from qpeft.options import whole_numbers
 from qpeft.qcircuits import Circuit, Engine
 from qpeft.training.config import DataOptions, ModelOptions, TrainConfig
 from qpeft.training.data import IGNORED
 from qpeft.training.finetune import prepare
-from qpeft.training.trainability_config import LossOptions, whole_numbers
+from qpeft.training.trainability_config import LossOptions
 from qpeft.training.trainability_gradients import BATCH_BYTES, DTYPE, rows_of_batch
 
 HEAD = "lm_head"

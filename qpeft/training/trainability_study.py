@@ -11,10 +11,11 @@ from rich.console import Console
 
 from qpeft.errors import UnknownNameError, unknown_name
 from qpeft.files import write_text
+from qpeft.options import listed, whole_numbers
 from qpeft.training.progress import new_display
 from qpeft.training.report import markdown_table
 from qpeft.training.trainability import variances
-from qpeft.training.trainability_config import StudyConfig, listed, whole_numbers
+from qpeft.training.trainability_config import StudyConfig
 from qpeft.training.trainability_folder import PLOTS, RAW, StudyFolder
 from qpeft.training.trainability_gradients import OBSERVABLES, Objective
 from qpeft.training.trainability_plots import AGAINST, ENGINE

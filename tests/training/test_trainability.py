@@ -11,7 +11,6 @@ from qpeft.errors import ConfigError, RunError
 from qpeft.qcircuits import ANSATZE, CircuitBuilder, StatevectorEngine, ansatz
 from qpeft.training import trainability_gradients
 from qpeft.training.trainability import gradient_variance
-from qpeft.training.trainability_config import whole_numbers
 from qpeft.training.trainability_gradients import OBSERVABLES, cost_gradients, draw_angles
 from qpeft.training.trainability_points import plan_points
 from qpeft.training.trainability_references import is_one_product_layer, one_layer_global, two_design
@@ -250,12 +249,6 @@ def test_bad_input_says_what_is_allowed(given, message):
 def test_an_idle_depth_is_refused():
     with pytest.raises(ConfigError, match="reps is 0"):
         plan_points("ry_cnot", [2], [0], ["local"], ["exact"])
-
-
-@pytest.mark.parametrize("text", ["", "0", "3-2", "2;3", "x", "-2"])
-def test_numbers_that_do_not_parse(text):
-    with pytest.raises(ConfigError, match="qubits is"):
-        whole_numbers("qubits", text)
 
 
 def test_engines_with_shots_estimate_by_parameter_shift():
