@@ -18,6 +18,7 @@ from mkdocs.structure.pages import Page
 LIST = "<!-- the notebooks -->"  # replaced by links, on the page that has it
 PICTURES = {"image/svg+xml": "svg", "image/png": "png"}  # the first that an output has is shown
 STYLE, TABLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL), re.compile(r"<table [^>]*>")  # of data frames
+HEADING, UNSAFE = re.compile(r"^#+ +(.+)$", re.MULTILINE), re.compile(r"[\[\]*`_]")
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -37,14 +38,19 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     """Adds the pages and their pictures."""
     for path in notebooks(config):
         parts: list[str] = []
+        heading, drawn = path.stem, 0  # of the section, and the pictures that it has so far
         for number, cell in enumerate(json.loads(path.read_text(encoding="utf8"))["cells"]):
             source = joined(cell["source"])
             if cell["cell_type"] == "markdown":
                 parts.append(source.replace("](../docs/", "](../"))
+                if found := HEADING.findall(source):
+                    heading, drawn = UNSAFE.sub("", found[-1]), 0
             elif cell["cell_type"] == "code" and source:
                 parts.append(f"```python\n{source}\n```")
                 for place, output in enumerate(cell["outputs"]):
-                    parts += shown(output, f"{path.stem}_{number}_{place}", files, config)
+                    drawn += bool(PICTURES.keys() & output.get("data", {}).keys())
+                    alternative = f"Picture {drawn} of the section {heading}"
+                    parts += shown(output, f"{path.stem}_{number}_{place}", alternative, files, config)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content="\n\n".join(parts) + "\n"))
 
 
@@ -60,15 +66,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return markdown.replace(LIST, "\n\n".join(entries))
 
 
-def shown(output: dict[str, Any], name: str, files: Files, config: MkDocsConfig) -> Iterator[str]:
-    """One output as Markdown: its richest form that needs no script."""
+def shown(
+    output: dict[str, Any], name: str, alternative: str, files: Files, config: MkDocsConfig
+) -> Iterator[str]:  # fmt: skip
+    """One output as Markdown: its richest form that needs no script; a picture has a text for who cannot see it."""
     data = output.get("data", {"text/plain": output.get("text", "")})
     for kind, suffix in PICTURES.items():
         if kind in data:
             text = joined(data[kind])
             content = text if suffix == "svg" else base64.b64decode(text)
             files.append(File.generated(config, f"notebooks/{name}.{suffix}", content=content))
-            yield f"![output]({name}.{suffix})"
+            yield f"![{alternative}]({name}.{suffix})"
             return
     for kind in ("text/markdown", "text/html"):
         if kind in data:

@@ -53,7 +53,8 @@ def execute(notebook: NotebookNode) -> NotebookNode:
     notebook = copy.deepcopy(notebook)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as kernel:
         client = NotebookClient(
-            notebook, timeout=SECONDS, record_timing=False, resources={"metadata": {"path": folder}}
+            notebook, timeout=SECONDS, record_timing=False, resources={"metadata": {"path": folder}},
+            coalesce_streams=True,  # whether two prints arrive as one message depends on how busy the machine is
         )  # fmt: skip
         client.km = AsyncKernelManager(
             # Without folders to look in, "python3" is this interpreter, whatever is registered on the machine.

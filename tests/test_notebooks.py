@@ -100,6 +100,12 @@ def test_a_notebook_runs_in_this_interpreter_and_leaves_no_trace_of_the_machine(
     assert faults(fresh) == [] and written(execute(fresh)) == written(fresh)
 
 
+def test_prints_of_a_cell_are_one_output_however_they_arrive(sound):
+    sound.cells.append(code("import time\nfor line in 'abc':\n    print(line, flush=True)\n    time.sleep(0.2)"))
+    (output,) = execute(sound).cells[1].outputs
+    assert output.text == "a\nb\nc\n"
+
+
 def test_a_notebook_that_fails_is_left_as_it_was(sound, tmp_path, monkeypatch, capsys):
     sound.cells.append(code("1 / 0"))
     path = tmp_path / "wrong.ipynb"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINE_STYLES = ("-", "--", ":", "-.")
+CURVE_STYLES: tuple[Any, ...] = (  # seven, which six colours meet in 42 pairs
+    "-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)), (0, (9, 3)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 2)),
+)  # fmt: skip
+MOST_BANDS = 3  # more would cover one another
 STYLE: dict[str, Any] = {
     "figure.figsize": (6.4, 4.0), "figure.dpi": 150, "font.size": 10, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
@@ -86,14 +90,14 @@ class SeedCurves:
 
 
 def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves], loss: str) -> Figure:
-    """Mean training loss against step, with a band from the lowest to the highest seed.
+    """Mean training loss against step; up to three curves have a band from the lowest to the highest seed.
 
     The legend stands beside the curves, in the order in which they end.
 
     Args:
         paths: Where to save.
         title: Title of the legend: what was varied.
-        curves: The combinations; pairs of colour and line style repeat after twelve of them.
+        curves: The combinations; every one has a colour and dashes of its own, up to 42 of them.
         loss: What the loss is, with its unit.
     """
     from matplotlib.ticker import MaxNLocator
@@ -102,13 +106,14 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves],
         axes = drawing.add_subplot()
         ends = []
         for index, curve in enumerate(curves):
-            colour, style = _colour(index), LINE_STYLES[index % len(LINE_STYLES)]  # overlapping lines stay visible
+            colour, style = _colour(index), CURVE_STYLES[index % len(CURVE_STYLES)]  # overlapping lines stay visible
             columns = list(zip(*curve.losses, strict=True))
             mean = [sum(column) / len(column) for column in columns]
             marker = "o" if len(mean) == 1 else None  # a single point has no line
             (line,) = axes.plot(curve.steps, mean, color=colour, linestyle=style, marker=marker, label=curve.label)
-            low, high = [min(column) for column in columns], [max(column) for column in columns]
-            axes.fill_between(curve.steps, low, high, color=colour, alpha=0.12, linewidth=0)
+            if len(curves) <= MOST_BANDS:
+                low, high = [min(column) for column in columns], [max(column) for column in columns]
+                axes.fill_between(curve.steps, low, high, color=colour, alpha=0.12, linewidth=0)
             ends.append((mean[-1], line))
         axes.set(xlabel="step", ylabel=f"training {loss}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -34,6 +34,14 @@ def test_loss_curves_show_mean_band_and_the_order_of_their_ends(tmp_path):
     assert axes.get_ylabel() == "training loss (nats per egg)"
 
 
+def test_many_loss_curves_have_dashes_of_their_own_and_no_bands():
+    curves = [SeedCurves(str(end), [1, 2], [[3.0, end], [4.0, end]]) for end in range(7)]
+    for shown, bands in ((3, 3), (4, 0), (7, 0)):
+        (axes,) = curves_plot([], "engine", curves[:shown], "loss").axes
+        assert len(axes.collections) == bands and len(axes.lines) == shown
+        assert len({str(line._unscaled_dash_pattern) for line in axes.lines}) == shown
+
+
 def test_final_values_show_every_seed_the_mean_and_the_exact_mean(tmp_path):
     figure = final_plot(
         [tmp_path / "final.svg"], "rank", [FinalValues("1", [2.0, 3.0]), FinalValues("2", [1.0, 2.0], [1.0, 1.5])],
