@@ -11,17 +11,29 @@ from pathlib import Path
 from typing import Any
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` to a temporary neighbour, then renames it to `path`."""
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which it replaces when the block ends without an error, and else is removed.
+
+    It is empty, its name is its own, so that two programs can write at once, and it ends as `path` does, since some
+    writers choose a format by that.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf8") as file:
-            file.write(text)
-        _publish(Path(name), path)
+        os.close(handle)
+        yield temporary
+        _publish(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path`, as UTF-8."""
+    with staged(path) as temporary:
+        temporary.write_text(text, encoding="utf8")
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -1,10 +1,14 @@
 import json
 import os
 import stat
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from qpeft.files import staged_folder, write_json, write_text
+from qpeft.files import staged, staged_folder, write_json, write_text
+from qpeft.training.plots import canvas
+from qpeft.training.trainability_raw import RawGradients
 
 
 def listing(folder):
@@ -34,6 +38,62 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_text(path, "half \ud800")
     assert path.read_text() == "old"
     assert listing(tmp_path) == ["note.txt"]
+
+
+def test_staged_publishes_at_the_end_under_a_name_of_its_own(tmp_path):
+    path = tmp_path / "new" / "plot.v2.png"
+    with staged(path) as one, staged(path) as other:
+        assert one != other and {one.parent, other.parent} == {path.parent}
+        assert {one.suffix, other.suffix} == {".png"}
+        one.write_bytes(b"one")
+        other.write_bytes(b"other")
+        assert not path.exists()
+    assert path.read_bytes() == b"one"  # the block that ended last
+    assert listing(tmp_path) == ["new/plot.v2.png"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_while_staged_leaves_the_old_file_and_no_other(tmp_path, error):
+    path = tmp_path / "data.parquet"
+    path.write_bytes(b"old")
+    with pytest.raises(error), staged(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert listing(tmp_path) == ["data.parquet"]
+
+
+def test_an_interrupted_plot_leaves_the_old_one_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "plot.png"
+    with canvas(path):
+        pass
+    before = path.read_bytes()
+
+    def interrupted(figure, file, **settings):
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt), canvas(path):
+        pass
+    assert before.startswith(b"\x89PNG") and path.read_bytes() == before
+    assert listing(tmp_path) == ["plot.png"]
+
+
+def test_interrupted_derivatives_leave_the_old_ones_and_no_others(tmp_path, monkeypatch):
+    raw = RawGradients(tmp_path)
+    raw.write("point", {"seed": 1}, np.ones((3, 2)))
+    before = (tmp_path / "point.parquet").read_bytes()
+
+    def interrupted(table, file):
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyarrow.parquet.write_table", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        raw.write("point", {"seed": 1}, np.zeros((3, 2)))
+    assert before.startswith(b"PAR1") and (tmp_path / "point.parquet").read_bytes() == before
+    assert listing(tmp_path) == ["point.parquet"]
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qpeft.files import staged
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -43,9 +45,8 @@ def canvas(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[Fi
         FigureCanvasAgg(empty)
         yield empty
         for path in paths:
-            temporary = path.with_name(f".{path.name}")
-            empty.savefig(temporary, format=path.suffix.removeprefix("."))
-            temporary.replace(path)
+            with staged(path) as temporary:
+                empty.savefig(temporary)
 
 
 def loss_plot(

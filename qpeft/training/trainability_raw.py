@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qpeft.errors import RunError
+from qpeft.files import staged
 from qpeft.training.trainability_statistics import Array
 
 SETTINGS = b"qpeft"  # key of the settings in a file's metadata
@@ -50,12 +51,10 @@ class RawGradients:
         import pyarrow.parquet as pq
 
         path = self._path(label)
-        path.parent.mkdir(parents=True, exist_ok=True)
         columns = {f"theta_{index}": column for index, column in enumerate(gradients.T)}
         table = pa.table(columns).replace_schema_metadata({SETTINGS: json.dumps(identity)})
-        temporary = path.with_name(f".{path.name}")
-        pq.write_table(table, temporary)
-        temporary.replace(path)
+        with staged(path) as temporary:
+            pq.write_table(table, temporary)
 
     def _path(self, label: str) -> Path:
         return self.folder / f"{label}.parquet"
