@@ -40,7 +40,7 @@ def test_a_study_leaves_tables_plots_a_page_and_every_derivative(run, tmp_path):
     assert {path.name for path in folder.iterdir()} == set(CONTENTS)
     rows = read(folder / "table.csv")
     assert len(rows) == 2 * 3 * 2 * 2  # ansätze, qubits, layers, observables
-    found = next(row for row in rows if row["qubits"] == "2" and row["layers"] == "1" and row["observable"] == "global")
+    found = next(row for row in rows if row["qubits"] == "2" and row["reps"] == "1" and row["observable"] == "global")
     assert float(found["one_layer"]) == pytest.approx(1 / 8 * 3 / 8)
     assert float(found["two_design"]) == pytest.approx(1 / (4 * 6))
     assert float(found["low"]) <= float(found["variance"]) <= float(found["high"])

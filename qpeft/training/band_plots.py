@@ -16,6 +16,7 @@ REFERENCE_STYLES = ("--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS_A_ROW = 3
 PANEL_WIDTH, BESIDE_PANELS, MARGIN = 2.3, 2.0, 0.8  # inches; the margin is on the left, the legend on the right
+DOUBTFUL = "few samples decide"
 MARKERS_A_LINE = 16  # more would run into each other
 
 
@@ -29,6 +30,7 @@ class BandLine:
         values: Their heights.
         lows: Lower ends of the band.
         highs: Upper ends.
+        doubtful: Whether each point is to be drawn hollow; none if empty.
     """
 
     label: str
@@ -36,6 +38,7 @@ class BandLine:
     values: Sequence[float]
     lows: Sequence[float]
     highs: Sequence[float]
+    doubtful: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def bands_plot(
     columns = min(len(panels), PANELS_A_ROW)
     rows = -(-len(panels) // columns)
     handles: dict[str, Any] = {}
+    doubts: dict[str, Any] = {}
     ticks = sorted({x for panel in panels for line in panel.lines for x in line.xs}) if log_x else None
     width = BESIDE_PANELS + PANEL_WIDTH * columns
     with canvas(*paths, size=(width, 1.0 + 2.2 * rows)) as drawing:
@@ -99,14 +103,16 @@ def bands_plot(
         for axes, panel in zip(grid, panels, strict=False):
             for reference in panel.references:
                 colour = "0.25" if reference.of is None else shades[reference.of]
-                axes.plot(
-                    reference.xs,
-                    reference.values,
-                    color=colour,
-                    linestyle=dashes[reference.label],
-                    linewidth=1.2,
-                    zorder=3,
-                )
+                look: dict[str, Any] = {
+                    "color": colour,
+                    "linestyle": dashes[reference.label],
+                    "linewidth": 1.2,
+                    "zorder": 3,
+                }
+                if len(set(reference.xs)) == 1:  # a line of one point would not be seen
+                    axes.axhline(reference.values[0], **look)
+                else:
+                    axes.plot(reference.xs, reference.values, **look)
                 handles[reference.label] = Line2D([], [], color="0.25", linestyle=dashes[reference.label])
             for line in panel.lines:
                 colour = shades[line.label]
@@ -120,6 +126,13 @@ def bands_plot(
                     markevery=-(-len(line.xs) // MARKERS_A_LINE) or 1,
                 )
                 axes.fill_between(line.xs, line.lows, line.highs, color=colour, alpha=0.25, linewidth=0)
+                hollow = [(x, y) for x, y, is_so in zip(line.xs, line.values, line.doubtful, strict=False) if is_so]
+                if hollow:
+                    look = {"linestyle": "none", "markersize": 3.5, "markerfacecolor": "white", "zorder": 4}
+                    axes.plot(*zip(*hollow, strict=True), color=colour, marker=markers[line.label], **look)
+                    doubts[DOUBTFUL] = Line2D([], [], color="0.25", marker="o", **look)
+            if not any(line.xs for line in panel.lines):
+                axes.text(0.5, 0.5, "vanishes", transform=axes.transAxes, ha="center", color="0.4")
             _scale(axes, panel.title, ticks)
         for below, axes in enumerate(grid[len(panels) :], len(panels) - columns):
             grid[below].xaxis.set_tick_params(labelbottom=True)  # nothing stands below it
@@ -129,8 +142,8 @@ def bands_plot(
         drawing.supxlabel(xlabel, x=middle, fontsize="medium")
         drawing.supylabel(ylabel, fontsize="medium")
         drawing.legend(
-            [handles[name] for name in (*labels, *names)], [*labels, *names], title=legend, alignment="left",
-            loc="outside right upper",
+            [*(handles[name] for name in (*labels, *names)), *doubts.values()], [*labels, *names, *doubts],
+            title=legend, alignment="left", loc="outside right upper",
         )  # fmt: skip
     return drawing
 
@@ -145,7 +158,7 @@ def _scale(axes: Any, title: str, ticks: Sequence[float] | None) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def _shades(number: int) -> list[Any]:

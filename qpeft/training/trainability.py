@@ -18,7 +18,13 @@ from qpeft.qcircuits.seeding import Draws
 from qpeft.training.trainability_gradients import OBSERVABLES, Objective, draw_angles
 from qpeft.training.trainability_points import Circuits, Point, plan_points
 from qpeft.training.trainability_raw import RawGradients
-from qpeft.training.trainability_references import is_one_product_layer, one_layer_global, two_design
+from qpeft.training.trainability_references import (
+    is_one_product_layer,
+    one_layer_global,
+    shots_of_one_layer,
+    shots_of_two_design,
+    two_design,
+)
 from qpeft.training.trainability_statistics import Array, Bootstrap, layers_of, spread
 from qpeft.training.trainability_table import VarianceRow, VarianceTable
 
@@ -57,7 +63,7 @@ def gradient_variance(
 
     Example:
         >>> table = gradient_variance("ry_cnot", qubits=[2, 4, 6], reps=[1], observables=["global"])
-        >>> [row.num_qubits for row in table], table[0].one_layer  # (1/8) (3/8)^(N-1)
+        >>> [row.qubits for row in table], table[0].one_layer  # (1/8) (3/8)^(N-1)
         ([2, 4, 6], 0.046875)
         >>> round(table.decays()[0].decay.rate)  # log2(3/8) = -1.4
         -1
@@ -76,16 +82,23 @@ def variances(
         raise ConfigError(f"initialisations is {initialisations}; a variance needs at least 2")
     seed = Draws(seed).seed
     raw = None if folder is None else RawGradients(folder)
-    known = [None if raw is None else raw.read(p.label, p.identity(initialisations, seed)) for p in points]
+    identities = [point.identity(initialisations, seed) for point in points]
+    for point, identity in zip(points, identities, strict=True):
+        if raw is not None:
+            raw.check(point.label, identity)  # of all, before any runs
     task = None if display is None else display.add_task("points", loss="", total=len(points))
     rows = []
-    for point, found in zip(points, known, strict=True):
-        gradients = _gradients(point, initialisations, seed) if found is None else found
-        if raw is not None and found is None:
-            raw.write(point.label, point.identity(initialisations, seed), gradients)
+    for point, identity in zip(points, identities, strict=True):
+        if display is not None and task is not None:
+            display.update(task, description=point.label)
+        gradients = None if raw is None else raw.read(point.label)
+        if gradients is None:
+            gradients = _gradients(point, initialisations, seed)
+            if raw is not None:
+                raw.write(point.label, identity, gradients)
         rows.append(_row(point, gradients, bootstrap, seed))
         if display is not None and task is not None:
-            display.update(task, advance=1, description=point.label)
+            display.advance(task)
     return VarianceTable(tuple(rows))
 
 
@@ -96,11 +109,19 @@ def _gradients(point: Point, initialisations: int, seed: int) -> Array:
 
 
 def _row(point: Point, gradients: Array, bootstrap: Bootstrap, seed: int) -> VarianceRow:
-    is_derived = point.observable in OBSERVABLES
-    has_one_layer = point.observable == "global" and is_one_product_layer(point.circuit)
+    found = spread(gradients, layers_of(point.circuit), bootstrap, seed)
     return VarianceRow(
-        point.ansatz, point.num_qubits, point.reps, point.observable, point.engine, len(gradients),
-        spread(gradients, layers_of(point.circuit), bootstrap, seed),
-        two_design(point.observable, point.num_qubits, point.circuit.is_real) if is_derived else None,
-        one_layer_global(point.num_qubits) if has_one_layer else None,
-    )  # fmt: skip
+        point.ansatz, point.num_qubits, point.reps, point.observable, point.engine, found, *_references(point)
+    )
+
+
+def _references(point: Point) -> tuple[float | None, float | None]:
+    """What is derived for the point: of 2-designs, and of one layer."""
+    number, shots = point.num_qubits, point.shots
+    if point.observable not in OBSERVABLES or not point.is_ideal:
+        return None, None
+    design, layer = two_design(point.observable, number, point.circuit.is_real), one_layer_global(number)
+    if shots is not None:
+        design += shots_of_two_design(point.observable, number, point.circuit.is_real, shots)
+        layer += shots_of_one_layer(number, shots)
+    return design, layer if point.observable == "global" and is_one_product_layer(point.circuit) else None

@@ -13,6 +13,8 @@ from qpeft.qcircuits import ANSATZE
 from qpeft.training.trainability_gradients import OBSERVABLES
 from qpeft.training.trainability_statistics import Bootstrap
 
+LOSS = "loss"  # the observable that is the loss of QPA on a text
+
 
 @dataclass(frozen=True)
 class StudyOptions:

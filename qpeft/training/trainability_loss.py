@@ -10,8 +10,10 @@ a mapping network of its own: the engine takes a batch of angles, and what follo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from qpeft.qcircuits import Circuit, Engine
 from qpeft.training.config import DataOptions, ModelOptions, TrainConfig
 from qpeft.training.data import IGNORED
 from qpeft.training.finetune import prepare
-from qpeft.training.trainability_config import LossOptions
+from qpeft.training.trainability_config import LOSS, LossOptions
 from qpeft.training.trainability_gradients import BATCH_BYTES, DTYPE, rows_of_batch
 
 HEAD = "lm_head"
@@ -70,16 +72,18 @@ class TextLoss:
         options: The adapter's settings.
         steps: Steps of AdamW, of angles and mapping network, before the gradient is taken.
         seed: Decides the mapping networks.
+        title: First part of its name.
     """
 
     batches: Sequence[TextBatch]
     options: LossOptions
     steps: int
     seed: int
+    title: str = LOSS
 
     @property
     def name(self) -> str:
-        return f"loss-{self.steps}"
+        return f"{self.title}-{self.steps}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,8 +91,17 @@ class TextLoss:
         return {
             "model": asked.model, "data": asked.data, "context": asked.context, "rank": asked.rank,
             "preset": asked.preset, "transform": asked.transform, "start": asked.start,
-            "learning_rate": self.learning_rate,
+            "learning_rate": self.learning_rate, "mapping_seed": self.seed, "batches": self._checksum,
         }  # fmt: skip
+
+    @cached_property
+    def _checksum(self) -> str:
+        """Of the batches: a folder's model or text may change."""
+        found = hashlib.sha256()
+        for batch in self.batches:
+            for tensor in (batch.hidden, batch.logits, batch.targets):
+                found.update(tensor.numpy().tobytes())
+        return found.hexdigest()
 
     @property
     def learning_rate(self) -> float:
@@ -184,8 +197,13 @@ def _clip(numbers: Sequence[Tensor]) -> None:
         gradient.mul_(shrinks.view(-1, *[1] * (gradient.dim() - 1)))
 
 
-def text_losses(options: LossOptions, seed: int = 0) -> list[TextLoss]:
+def text_losses(options: LossOptions, seed: int = 0, title: str = LOSS) -> list[TextLoss]:
     """An objective for each number of steps in `options.steps`, of one model and text.
+
+    Args:
+        options: Model, text, adapter and steps.
+        seed: Decides the mapping networks.
+        title: First part of the objectives' names, which tells them from those of other options.
 
     Raises:
         ConfigError: A model or text that cannot be loaded, a text that is too short, or a model whose logits are not
@@ -204,7 +222,7 @@ def text_losses(options: LossOptions, seed: int = 0) -> list[TextLoss]:
         )
     inputs, targets = prepared.train.inputs[:needed], prepared.train.targets[:needed]
     batches = [before_head(prepared.model, *pair) for pair in zip(inputs, targets, strict=True)]
-    return [TextLoss(batches, options, steps, seed) for steps in numbers]
+    return [TextLoss(batches, options, steps, seed, title) for steps in numbers]
 
 
 @torch.no_grad()

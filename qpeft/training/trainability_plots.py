@@ -49,7 +49,7 @@ def _qubits(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
 
 def _reps(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
     panels = [
-        BandPanel(name, _lines(found, "num_qubits"), _against_reps(found)) for (name,), found in grouped(rows, "ansatz")
+        BandPanel(name, _lines(found, "qubits"), _against_reps(found)) for (name,), found in grouped(rows, "ansatz")
     ]
     return bands_plot(paths, panels, _title(rows), "layers", _ylabel(rows), "qubits $N$", log_x=True)
 
@@ -57,7 +57,7 @@ def _reps(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
 def _engines(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
     shown = _deepest(rows)
     panels = [
-        BandPanel(name, _lines(found, "engine"), _against_qubits(found)) for (name,), found in grouped(shown, "ansatz")
+        BandPanel(name, _lines(found, "engine"), _of_engines(found)) for (name,), found in grouped(shown, "ansatz")
     ]
     return bands_plot(paths, panels, _title(shown), f"qubits $N$ ({shown[0].reps} layers)", _ylabel(shown), "engine")
 
@@ -68,12 +68,15 @@ def _layer(rows: Sequence[VarianceRow], paths: Sequence[Path]) -> Figure:
     panels = [
         BandPanel(
             name,
-            [_line(str(row.num_qubits), enumerate(row.spread.layers, 1)) for row in _by_qubits(found)],
-            _levels(found, [1, max(len(row.spread.layers) for row in found)]),
+            [
+                _line(str(r.qubits), [(n, band, False) for n, band in enumerate(r.spread.layers)])
+                for r in _by_qubits(found)
+            ],
+            _levels(found, [0, max(len(row.spread.layers) for row in found) - 1]),
         )
         for (name,), found in grouped(shown, "ansatz")
     ]
-    places = f"layer of rotations, from the input on ({shown[0].reps} reps)"
+    places = f"place of the rotations, counted from the input ({shown[0].reps} layers)"
     return bands_plot(paths, panels, _title(shown), places, _ylabel(shown), "qubits $N$")
 
 
@@ -89,7 +92,7 @@ def _deepest(rows: Sequence[VarianceRow]) -> list[VarianceRow]:
 
 
 def _by_qubits(rows: Sequence[VarianceRow]) -> list[VarianceRow]:
-    return sorted(rows, key=lambda row: row.num_qubits)
+    return sorted(rows, key=lambda row: row.qubits)
 
 
 def _title(rows: Sequence[VarianceRow]) -> str:
@@ -106,28 +109,37 @@ def _ylabel(rows: Sequence[VarianceRow]) -> str:
 
 def _lines(rows: Sequence[VarianceRow], differ_in: str) -> list[BandLine]:
     """Against the number of layers if they differ in qubits, else against qubits; smallest line first."""
-    place = "reps" if differ_in == "num_qubits" else "num_qubits"
+    place = "reps" if differ_in == "qubits" else "qubits"
     ordered = sorted(rows, key=lambda row: (getattr(row, differ_in), getattr(row, place)))
     return [
-        _line(str(name), [(getattr(row, place), row.spread.all) for row in group])
+        _line(str(name), [(getattr(row, place), row.spread.all, row.spread.has_heavy_tails) for row in group])
         for (name,), group in grouped(ordered, differ_in)
     ]
 
 
-def _line(label: str, points: Iterable[tuple[int, Band]]) -> BandLine:
-    """What vanishes (a variance of 0, or of rounding errors) has no place on a logarithmic scale."""
-    shown = [(x, band) for x, band in points if band.variance > VANISHING]
-    bands = [band for _, band in shown]
+def _line(label: str, points: Iterable[tuple[int, Band, bool]]) -> BandLine:
+    """A line of (place, variance, whether few samples decide it).
+
+    What vanishes (a variance of 0, or of rounding errors) has no place on a logarithmic scale.
+    """
+    shown = [point for point in points if point[1].variance > VANISHING]
+    bands = [band for _, band, _ in shown]
     return BandLine(
-        label, [x for x, _ in shown], [band.variance for band in bands], [band.low for band in bands],
-        [band.high for band in bands],
+        label, [x for x, _, _ in shown], [band.variance for band in bands], [band.low for band in bands],
+        [band.high for band in bands], [doubtful for _, _, doubtful in shown],
     )  # fmt: skip
 
 
 def _against_qubits(rows: Sequence[VarianceRow]) -> list[ReferenceLine]:
-    layers = {row.num_qubits: row.one_layer for row in rows if row.one_layer is not None}
+    layers = {row.qubits: row.one_layer for row in rows if row.one_layer is not None}
     drawn = ((TWO_DESIGN, _designs(rows)), (ONE_LAYER, layers))
     return [ReferenceLine(name, sorted(at), [at[n] for n in sorted(at)]) for name, at in drawn if at]
+
+
+def _of_engines(rows: Sequence[VarianceRow]) -> list[ReferenceLine]:
+    """Each engine's 2-design, in the colour of its line: shots add to it."""
+    designs = [(engine, _designs(group)) for (engine,), group in grouped(rows, "engine")]
+    return [ReferenceLine(TWO_DESIGN, sorted(at), [at[n] for n in sorted(at)], engine) for engine, at in designs if at]
 
 
 def _against_reps(rows: Sequence[VarianceRow]) -> list[ReferenceLine]:
@@ -140,4 +152,4 @@ def _levels(rows: Sequence[VarianceRow], ends: Sequence[int]) -> list[ReferenceL
 
 
 def _designs(rows: Sequence[VarianceRow]) -> dict[int, float]:
-    return {row.num_qubits: row.two_design for row in rows if row.two_design is not None}
+    return {row.qubits: row.two_design for row in rows if row.two_design is not None}

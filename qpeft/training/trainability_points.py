@@ -50,14 +50,26 @@ class Point:
     @property
     def label(self) -> str:
         """A name for the terminal and for files, e.g. ``ry_cnot-n4-r2-global-exact``."""
-        plain = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{self.ansatz}")
-        engine = re.sub(r"[^A-Za-z0-9_.]+", "_", self.engine)
-        return f"{plain}-n{self.num_qubits}-r{self.reps}-{self.observable}-{engine}"
+        size = f"n{self.num_qubits}-r{self.reps}"
+        return f"{plain(self.ansatz)}-{size}-{plain(self.observable)}-{plain(self.engine)}"
 
     @property
     def is_noisy(self) -> bool:
-        """Whether the engine holds density matrices."""
-        return check_engine(self.engine)[0].name == "pauli"
+        """Whether the engine simulates a device's noise, which takes 4**N numbers."""
+        name, _ = check_engine(self.engine)
+        return name.name in ("pauli", "aer") and name.device is not None
+
+    @property
+    def is_ideal(self) -> bool:
+        """Whether the engine gives what the circuit does, but for shots; PennyLane's devices are simulators."""
+        name, _ = check_engine(self.engine)
+        return name.device is None or name.name == "pennylane"
+
+    @property
+    def shots(self) -> int | None:
+        """Shots of each circuit, or None for none."""
+        name, _ = check_engine(self.engine)
+        return None if name.shots is None else name.shots.number(self.num_qubits)
 
     def new_engine(self, seed: int) -> Engine:
         """The point's engine; shots are also drawn for its gradient, by the parameter-shift rule."""
@@ -73,6 +85,11 @@ class Point:
             "initialisations": initialisations, "seed": seed, "num_qubits": self.num_qubits, "reps": self.reps,
             "circuit": checksum,
         }  # fmt: skip
+
+
+def plain(name: str) -> str:
+    """A name as a part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
 
 
 def plan_points(
@@ -105,7 +122,10 @@ def plan_points(
     labels = [point.label for point in points]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise ConfigError(f"the points {', '.join(twice[:3])} are asked for twice; give each number and name once")
+        raise ConfigError(
+            f"the points {', '.join(twice[:3])} are asked for twice; give each number once, and names that differ in "
+            "letters, digits, _ or -"
+        )
     return points
 
 
@@ -118,13 +138,22 @@ def _given(what: str, values: Sequence[Any]) -> Sequence[Any]:
 _EXAMPLES = {"qubits": "[2, 4, 6]", "reps": "[1, 4, 16]", "observables": "['global']", "engines": "['exact']"}
 
 
+def _registered(name: object) -> AnsatzFunction:
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"the list of circuits has a {type(name).__name__} in it; give circuits of your own with names, e.g. "
+            "{'mine': circuit}"
+        )
+    return ANSATZE[name]
+
+
 def _circuits(given: Circuits, qubits: Sequence[int], reps: Sequence[int]) -> Iterable[tuple[str, int, Circuit]]:
     """(name, reps, circuit) of each; one of one's own has its own number of qubits."""
     if isinstance(given, str):
         given = [given]
     if isinstance(given, Circuit) or callable(given):
         given = {"circuit": given}
-    families = given if isinstance(given, Mapping) else {name: ANSATZE[name] for name in given}
+    families = given if isinstance(given, Mapping) else {name: _registered(name) for name in given}
     if not families:
         raise ConfigError(f"there is no circuit; give an ansatz ({', '.join(ANSATZE)}) or a Circuit")
     found = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +23,37 @@ class RawGradients:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, label: str, identity: dict[str, Any]) -> Array | None:
-        """The derivatives (n, P) of a point; None if there are none yet.
+    def check(self, label: str, identity: dict[str, Any]) -> None:
+        """Looks at what a point's file says of itself, if there is one.
 
         Raises:
             RunError: The file is damaged, or another experiment's.
         """
-        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self._path(label)
+        if not path.is_file():
+            return
+        with _undamaged(path):
+            then = json.loads((pq.read_schema(path).metadata or {})[SETTINGS])
+        if then != identity:
+            changed = [name for name in sorted({*then, *identity}) if then.get(name) != identity.get(name)]
+            listed = "; ".join(f"{name} was {then.get(name)!r}, now {identity.get(name)!r}" for name in changed)
+            raise RunError(f"{path} is another experiment's: {listed}. Give another folder")
+
+    def read(self, label: str) -> Array | None:
+        """The derivatives (n, P) of a point; None if there are none yet.
+
+        Raises:
+            RunError: The file is damaged.
+        """
         import pyarrow.parquet as pq
 
         path = self._path(label)
         if not path.is_file():
             return None
-        try:
-            table = pq.read_table(path)
-            then = json.loads((table.schema.metadata or {})[SETTINGS])
-            values = np.column_stack([column.to_numpy() for column in table.columns])
-        except (pa.ArrowInvalid, KeyError, ValueError) as error:
-            raise RunError(f"{path} is damaged ({error}); remove it and go on, or give another folder") from error
-        if then != identity:
-            changed = [name for name in sorted({*then, *identity}) if then.get(name) != identity.get(name)]
-            listed = "; ".join(f"{name} was {then.get(name)!r}, now {identity.get(name)!r}" for name in changed)
-            raise RunError(f"{path} is another experiment's: {listed}. Give another folder")
-        return values
+        with _undamaged(path):
+            return np.column_stack([column.to_numpy() for column in pq.read_table(path).columns])
 
     def write(self, label: str, identity: dict[str, Any], gradients: Array) -> None:
         """Writes the derivatives (n, P) of a point, all or nothing."""
@@ -58,3 +68,13 @@ class RawGradients:
 
     def _path(self, label: str) -> Path:
         return self.folder / f"{label}.parquet"
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove it and go on, or give another folder") from error

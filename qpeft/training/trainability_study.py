@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,14 @@ from qpeft.options import listed, whole_numbers
 from qpeft.training.progress import new_display
 from qpeft.training.report import markdown_table
 from qpeft.training.trainability import variances
-from qpeft.training.trainability_config import StudyConfig
+from qpeft.training.trainability_config import LOSS, StudyConfig
 from qpeft.training.trainability_folder import PLOTS, RAW, StudyFolder
 from qpeft.training.trainability_gradients import OBSERVABLES, Objective
 from qpeft.training.trainability_plots import AGAINST, ENGINE
-from qpeft.training.trainability_points import plan_points
+from qpeft.training.trainability_points import plain, plan_points
+from qpeft.training.trainability_statistics import ENOUGH
 from qpeft.training.trainability_table import DecayRow, VarianceTable
 
-LOSS = "loss"
 COLUMNS = ("ansatz", "observable", "engine", "layers", "log2/qubit", "points")
 
 
@@ -81,12 +80,14 @@ def _plots(folder: Path, table: VarianceTable) -> list[str]:
         list(dict.fromkeys(getattr(row, name) for row in table)) for name in ("observable", "engine")
     )
     wanted = {
-        f"{observable}-{re.sub(r'[^A-Za-z0-9_.]+', '_', engine)}-{against}":
+        f"{plain(observable)}-{plain(engine)}-{against}":
         (against, table.where(observable=observable, engine=engine))
         for observable in observables for engine in engines for against in AGAINST if against != ENGINE
     }  # fmt: skip
     if len(engines) > 1:
-        wanted |= {f"{observable}-engines": (ENGINE, table.where(observable=observable)) for observable in observables}
+        wanted |= {
+            f"{plain(observable)}-engines": (ENGINE, table.where(observable=observable)) for observable in observables
+        }
     for name, (against, shown) in wanted.items():
         shown.plot(against, [folder / PLOTS / f"{name}.{suffix}" for suffix in ("png", "svg")])
     return [f"{PLOTS}/{name}" for name in wanted]
@@ -117,8 +118,11 @@ def _page(config: StudyConfig, table: VarianceTable, pictures: Sequence[str]) ->
         "every derivative.", "",
         "**2-design** is the derived variance of an angle between two 2-designs (real ones for circuits of real "
         "gates): deep circuits come to it, if they are not as special as `rx_cnot`, whose gates commute. **1 layer, "
-        "derived** is (1/8)(3/8)^(N-1) for one layer of RY or RX and the global observable; its squares have heavy "
-        "tails, so that the measured variance usually lies below it where N is large and initialisations are few.", "",
+        "derived** is (1/8)(3/8)^(N-1) for one layer of RY or RX and the global observable. Both have the "
+        "variance of an engine's shots added; under noise nothing is derived.", "",
+        "Where a few large derivatives decide the variance (points drawn hollow; the column `effective` of `table.csv` "
+        f"is below {ENOUGH}, or a fifth of the initialisations) it usually lies too low, its band is too narrow, and a "
+        "fit through it is off by more than its error. More initialisations help.", "",
         *(f"![variance of the gradients, {name.removeprefix(PLOTS + '/')}]({name}.png)\n" for name in pictures),
         "## Decay with the number of qubits", "",
         "Slope of the least-squares line of log2 variance against N, ± its standard error: -1 halves the variance with "

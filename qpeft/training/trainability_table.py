@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from qpeft.errors import ConfigError, UnknownNameError, unknown_name
 from qpeft.training.trainability_statistics import Band, Decay, Spread, fit_decay
@@ -21,23 +21,21 @@ class VarianceRow:
 
     Attributes:
         ansatz: Name of the ansatz, or of a circuit of one's own.
-        num_qubits: N.
+        qubits: N.
         reps: Layers of the ansatz, or repetitions of the circuit.
         observable: "global" or "local", or the name of another objective.
         engine: What ran the circuit.
-        initialisations: Number of random angles.
         spread: The variances: averaged over all angles, over those of each layer, and of each.
-        two_design: What an angle between two 2-designs would have, real ones if the circuit is real; None where it is
-            not derived.
+        two_design: What an angle between two 2-designs would have, real ones if the circuit is real, and with the
+            engine's shots; None where it is not derived, as under noise.
         one_layer: What each angle has in a layer of RY or RX with CNOTs; None for other points.
     """
 
     ansatz: str
-    num_qubits: int
+    qubits: int
     reps: int
     observable: str
     engine: str
-    initialisations: int
     spread: Spread
     two_design: float | None
     one_layer: float | None
@@ -75,14 +73,20 @@ class VarianceTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> VarianceRow:
-        return self.rows[place]
+    @overload
+    def __getitem__(self, place: int) -> VarianceRow: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> VarianceTable: ...
+
+    def __getitem__(self, place: int | slice) -> VarianceRow | VarianceTable:
+        return VarianceTable(self.rows[place]) if isinstance(place, slice) else self.rows[place]
 
     def where(self, **chosen: Any) -> VarianceTable:
         """The rows whose attributes have these values, e.g. ``where(observable="global", reps=4)``.
 
         Args:
-            chosen: Attribute to its value, or to a list of values.
+            chosen: Attribute to its value, or to several, e.g. ``qubits=range(2, 5)``.
 
         Raises:
             ConfigError: An attribute that rows do not have, or no row left.
@@ -91,7 +95,7 @@ class VarianceTable:
         for name, value in chosen.items():
             if name not in CHOSEN_BY:
                 raise UnknownNameError(unknown_name("column", name, CHOSEN_BY))
-            allowed = value if isinstance(value, (list, tuple)) else [value]
+            allowed = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
             there = dict.fromkeys(getattr(row, name) for row in rows)
             rows = tuple(row for row in rows if getattr(row, name) in allowed)
             if not rows:
@@ -102,7 +106,7 @@ class VarianceTable:
         """The fitted decay with N of every ansatz, number of layers, observable and engine."""
         return [
             DecayRow(
-                ansatz, reps, observable, engine, fit_decay([r.num_qubits for r in group], [r.variance for r in group])
+                ansatz, reps, observable, engine, fit_decay([r.qubits for r in group], [r.variance for r in group])
             )
             for (ansatz, reps, observable, engine), group in grouped(
                 self.rows, "ansatz", "reps", "observable", "engine"
@@ -143,7 +147,8 @@ class VarianceTable:
         return draw(self, against, paths)
 
     def _repr_html_(self) -> str:
-        shown: str = self.to_pandas().to_html(index=False, na_rep="", float_format="{:.3g}".format)
+        frame, digits = self.to_pandas(), "{:.3g}".format
+        shown: str = frame.to_html(index=False, na_rep="", float_format=digits, max_rows=SHOWN_ROWS)
         return shown
 
 
@@ -160,7 +165,7 @@ def _key(row: VarianceRow | DecayRow) -> dict[str, Any]:
 
 
 def _size(row: VarianceRow) -> dict[str, Any]:
-    return {**_key(row), "qubits": row.num_qubits, "layers": row.reps}
+    return {**_key(row), "qubits": row.qubits, "reps": row.reps}
 
 
 def _band(band: Band) -> dict[str, float]:
@@ -169,7 +174,8 @@ def _band(band: Band) -> dict[str, float]:
 
 def _points(table: VarianceTable) -> list[dict[str, Any]]:
     return [
-        {**_size(row), "angles": len(row.spread.parameters), "initialisations": row.initialisations,
+        {**_size(row), "angles": len(row.spread.parameters), "initialisations": row.spread.initialisations,
+         "effective": row.spread.effective,
          **_band(row.spread.all), "two_design": row.two_design, "one_layer": row.one_layer}
         for row in table
     ]  # fmt: skip
@@ -188,11 +194,12 @@ def _parameters(table: VarianceTable) -> list[dict[str, Any]]:
 
 def _decays(table: VarianceTable) -> list[dict[str, Any]]:
     return [
-        {**_key(row), "layers": row.reps, "rate": row.decay and row.decay.rate, "error": row.decay and row.decay.error,
+        {**_key(row), "reps": row.reps, "rate": row.decay and row.decay.rate, "error": row.decay and row.decay.error,
          "points": row.decay.points if row.decay else 0}
         for row in table.decays()
     ]  # fmt: skip
 
 
-CHOSEN_BY = ("ansatz", "num_qubits", "reps", "observable", "engine")
+SHOWN_ROWS = 60  # of a long table in a notebook
+CHOSEN_BY = ("ansatz", "qubits", "reps", "observable", "engine")
 RECORDS = {"points": _points, "layers": _layers, "parameters": _parameters, "decays": _decays}

@@ -45,7 +45,11 @@ def test_variances_are_drawn_with_what_is_derived_for_them():
 def test_engines_are_compared_at_the_most_layers():
     rows = gradient_variance("ry_cnot", [2, 3], [1, 2], ["local"], ["exact", "exact:16"], initialisations=5)
     figure = rows.plot("engine")
-    ((_, exact, sampled),) = [axes.lines for axes in figure.axes]
+    ((*designs, exact, sampled),) = [axes.lines for axes in figure.axes]
+    assert [list(line.get_ydata()) for line in designs] == [
+        [row.two_design for row in rows if row.engine == engine and row.reps == 2] for engine in ("exact", "exact:16")
+    ]
+    assert [line.get_color() for line in designs] == [exact.get_color(), sampled.get_color()]
     for line, engine in ((exact, "exact"), (sampled, "exact:16")):
         assert list(line.get_ydata()) == [row.variance for row in rows if row.engine == engine and row.reps == 2]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exact", "exact:16", "2-design"]

@@ -13,7 +13,12 @@ from qpeft.training import trainability_gradients
 from qpeft.training.trainability import gradient_variance
 from qpeft.training.trainability_gradients import OBSERVABLES, cost_gradients, draw_angles
 from qpeft.training.trainability_points import plan_points
-from qpeft.training.trainability_references import is_one_product_layer, one_layer_global, two_design
+from qpeft.training.trainability_references import (
+    is_one_product_layer,
+    one_layer_global,
+    shots_of_two_design,
+    two_design,
+)
 from qpeft.training.trainability_statistics import Bootstrap, fit_decay, layers_of, spread
 from qpeft.training.trainability_table import VarianceTable
 
@@ -142,7 +147,7 @@ def test_the_decay_is_the_least_squares_slope_with_its_standard_error():
 
 def test_decays_take_an_ansatz_and_depth_each():
     rows = gradient_variance(["ry_cnot", "rx_cnot"], [2, 3, 4], [1], initialisations=3)
-    exact = [replace(row, spread=replace(row.spread, all=replace(row.spread.all, variance=4.0**-row.num_qubits)))
+    exact = [replace(row, spread=replace(row.spread, all=replace(row.spread.all, variance=4.0**-row.qubits)))
              for row in rows]  # fmt: skip
     found = VarianceTable(tuple(exact)).decays()
     assert [(d.ansatz, d.observable) for d in found] == [(a, o) for a in ("ry_cnot", "rx_cnot") for o in OBSERVABLES]
@@ -152,7 +157,7 @@ def test_decays_take_an_ansatz_and_depth_each():
 def test_a_circuit_of_ones_own_is_repeated_with_new_angles():
     own = CircuitBuilder(1).ry(0).build()
     rows = gradient_variance(own, reps=[1, 3], observables=["local"], initialisations=400)
-    assert [(row.ansatz, row.num_qubits, len(row.spread.parameters)) for row in rows] == [
+    assert [(row.ansatz, row.qubits, len(row.spread.parameters)) for row in rows] == [
         ("circuit", 1, 1), ("circuit", 1, 3),
     ]  # fmt: skip
     for row in rows:  # L = cos of the sum of the angles, whatever their number
@@ -174,6 +179,24 @@ def test_sampled_gradients_vary_by_the_shots_too():
     of_one = (1 / 2) ** 2 - (3 / 8) ** 2  # E p - E p^2 of p = cos^2(a / 2) cos^2(b / 2), at shifted angles as at any
     noise = 2 * of_one / 8 / 4
     assert sampled.variance - exact.variance == pytest.approx(noise, rel=0.12)
+    assert sampled.one_layer == exact.one_layer + noise
+
+
+@pytest.mark.parametrize(("name", "is_real"), [("ry_cnot", True), ("ryrz_cnot", False)])
+@pytest.mark.parametrize("observable", ["global", "local"])
+def test_shots_add_to_the_2_design_what_random_states_give(name, is_real, observable):
+    exact, sampled = gradient_variance(name, [3], [8], [observable], ["exact", "exact:10"], initialisations=1500)
+    assert sampled.two_design == exact.two_design + shots_of_two_design(observable, 3, is_real, shots=10)
+    middle = slice(len(exact.spread.layers) // 3, -len(exact.spread.layers) // 3)
+    added = [np.mean([band.variance for band in row.spread.layers[middle]]) for row in (exact, sampled)]
+    assert added[1] - added[0] == pytest.approx(sampled.two_design - exact.two_design, rel=0.1)
+
+
+def test_nothing_is_derived_under_noise():
+    (row,) = gradient_variance(
+        "ry_cnot", [2], [1], engines=["pauli@ibm_torino"], observables=["global"], initialisations=2
+    )
+    assert row.two_design is None and row.one_layer is None
 
 
 def test_noise_shrinks_the_variance():
@@ -210,9 +233,11 @@ def test_raw_derivatives_of_another_experiment_are_refused(tmp_path):
     with pytest.raises(RunError, match="circuit was"):
         gradient_variance({"ry_cnot": lambda n, r: ansatz("rx_cnot", n, r)}, initialisations=4, **given)
     file = tmp_path / "ry_cnot-n2-r1-local-exact.parquet"
-    file.write_bytes(b"PAR1 cut")
-    with pytest.raises(RunError, match="is damaged"):
-        gradient_variance("ry_cnot", initialisations=4, **given)
+    whole = file.read_bytes()
+    for damaged in (b"PAR1 cut", whole[:-60] + b"\xff" * 52 + whole[-8:], whole[:4] + b"\xff" * 60 + whole[64:]):
+        file.write_bytes(damaged)
+        with pytest.raises(RunError, match="is damaged"):
+            gradient_variance("ry_cnot", initialisations=4, **given)
 
 
 @pytest.mark.parametrize(
@@ -234,16 +259,22 @@ def test_raw_derivatives_of_another_experiment_are_refused(tmp_path):
         ({"qubits": [10_000_000]}, r"10000000 qubits do not fit.*2\*\*\d+ GiB"),
         ({"engines": ["exakt"]}, "unknown engine 'exakt'"),
         ({"engines": ["pauli@ibm_torino"], "qubits": [9]}, "9 qubits under noise are too many.*2 to 8"),
-        ({"bootstrap": (1.5, 10)}, "confidence is 1.5"),
+        ({"engines": ["aer@ibm_torino:100"], "qubits": [9]}, "9 qubits under noise are too many.*2 to 8"),
+        ({"circuits": [CircuitBuilder(2).ry(0).build()]}, "has a Circuit in it; give circuits of your own with names"),
+        (
+            {"circuits": {"a b": ansatz("ry_cnot", 2, 1), "a_b": ansatz("rx_cnot", 2, 1)}},
+            "names that differ in letters",
+        ),
     ],
 )
 def test_bad_input_says_what_is_allowed(given, message):
-    if "bootstrap" in given:
-        with pytest.raises(ConfigError, match=message):
-            Bootstrap(*given["bootstrap"])
-        return
     with pytest.raises(ConfigError, match=message):
         gradient_variance(**{"circuits": "ry_cnot", "qubits": [2], "reps": [1], "initialisations": 4, **given})
+
+
+def test_a_confidence_is_a_share():
+    with pytest.raises(ConfigError, match=r"confidence is 1\.5"):
+        Bootstrap(1.5, 10)
 
 
 def test_an_idle_depth_is_refused():

@@ -7,7 +7,7 @@ from torch import nn
 
 from qpeft.adapters.attach import attach
 from qpeft.adapters.peft_internals import bank_of
-from qpeft.errors import ConfigError
+from qpeft.errors import ConfigError, RunError
 from qpeft.qcircuits import CircuitBuilder, StatevectorEngine, ansatz
 from qpeft.training import trainability_loss
 from qpeft.training.config import DataOptions, ModelOptions, TrainConfig
@@ -89,6 +89,22 @@ def test_the_transform_of_the_probabilities_can_be_another(options):
     assert 0 < gradient(other).abs().max() < gradient(loss).abs().max()
 
 
+def test_raw_derivatives_of_other_networks_or_texts_are_refused(options, tmp_path):
+    (loss, _), (other, _) = text_losses(options), text_losses(options, seed=1)
+    batches = [replace(batch, targets=batch.targets.flip(0)) for batch in loss.batches]
+    gradient_variance("ry_cnot", [2], [1], [loss], initialisations=2, folder=tmp_path)
+    with pytest.raises(RunError, match="mapping_seed was 0, now 1"):
+        gradient_variance("ry_cnot", [2], [1], [other], initialisations=2, folder=tmp_path)
+    with pytest.raises(RunError, match="batches was"):
+        gradient_variance("ry_cnot", [2], [1], [replace(loss, batches=batches)], initialisations=2, folder=tmp_path)
+
+
+def test_losses_of_other_options_stand_side_by_side_under_other_titles(options):
+    given = [*text_losses(options), *text_losses(replace(options, preset="paper"), title="paper's loss")]
+    table = gradient_variance("ry_cnot", [2], [1], given, initialisations=2)
+    assert [row.observable for row in table] == ["loss-0", "loss-2", "paper's loss-0", "paper's loss-2"]
+
+
 def test_batches_cut_by_memory_change_no_initialisation(options, monkeypatch):
     loss, _ = text_losses(options)
     whole = gradient(loss, 3)
@@ -106,7 +122,7 @@ def test_every_initialisation_has_a_network_of_its_own(options):
 def test_the_loss_stands_in_the_table_beside_observables(options, tmp_path):
     losses = text_losses(options)
     rows = gradient_variance("ry_cnot", [2, 3], [1], ["local", *losses], initialisations=3, folder=tmp_path)
-    assert [(row.num_qubits, row.observable) for row in rows] == [
+    assert [(row.qubits, row.observable) for row in rows] == [
         (n, name) for n in (2, 3) for name in ("local", "loss-0", "loss-2")
     ]  # fmt: skip
     assert all((row.two_design is None) == row.observable.startswith("loss") for row in rows)
