@@ -86,7 +86,7 @@ def engine_picture(path):
     """The probabilities of one circuit from three engines."""
     circuit = ansatz("ry_cnot", num_qubits=3, reps=8)
     angles = (2 * torch.rand(circuit.num_parameters, generator=torch.Generator().manual_seed(0)) - 1) * torch.pi
-    names = ("exact", "exact:10x", "pauli@ibm_torino:20x")
+    names = ("exact", "exact:10x", "pauli@ibm_torino:10x")
     found = [get_engine(name, seed=1).probabilities(circuit, angles) for name in names]
     with canvas(path, size=(7.6, 3.6)) as figure:
         axes = figure.add_subplot()
