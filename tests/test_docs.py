@@ -144,6 +144,12 @@ def test_a_notebook_becomes_a_page(tmp_path):
     listed, page = ((site / name).read_text(encoding="utf8") for name in ("index.html", "01_question/index.html"))
     assert '<a href="01_question/">A question</a>' in listed and "<p>Why it is asked.</p>" in listed
     assert '<a href="../../engines/">Engines</a>' in page  # also when it stands in the repository, beside docs/
-    for shown in ("print(1)", '<code class="language-text">1\n', 'src="../01_question_1_1.png"', "<table></table>"):
+    for shown in (
+        "print(1)",
+        '<code class="language-text">1\n',
+        'src="../01_question_1_1.png"',
+        'alt="Picture 1 of the section A question"',
+        "<table></table>",
+    ):
         assert shown in page
     assert (site / "01_question_1_1.png").read_bytes().startswith(b"\x89PNG")
