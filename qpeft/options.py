@@ -76,7 +76,7 @@ def whole_numbers(name: str, text: str, least: int = 1) -> list[int]:
         ends = re.fullmatch(r"(\d{1,6})(-(\d{1,6}))?", item)
         low, high = (int(ends[1]), int(ends[3] or ends[1])) if ends else (-1, -1)
         if not least <= low <= high:
-            raise ConfigError(f"{name} is {text!r}; give numbers of at least {least}, or ranges, e.g. 2-8 or 2,4,6")
+            raise ConfigError(f"{name} is {text!r}; give numbers from {least} to 999,999, or ranges: 2-8 or 2,4,6")
         found |= set(range(low, high + 1))
     if not found:
         raise ConfigError(f"{name} is {text!r}; give at least one number, e.g. 2-8 or 2,4,6")

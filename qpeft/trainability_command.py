@@ -13,7 +13,7 @@ from rich.table import Table
 from qpeft.options import build
 from qpeft.terminal import quiet
 from qpeft.training.runs import read_settings
-from qpeft.training.trainability_config import StudyConfig
+from qpeft.training.trainability_config import StudyConfig, as_texts
 
 console = Console()
 
@@ -37,8 +37,9 @@ def gradient_variance(
 
     Example: qpeft gradient-variance --observables loss,local --qubits 4-8 --reps 1,4 --steps 0,20
     """
-    settings = build(StudyConfig, read_settings(config) if config else {}, flags)
-    from qpeft.training.trainability_study import decay_table, study
+    settings = build(StudyConfig, as_texts(read_settings(config)) if config else {}, flags)
+    from qpeft.training.trainability_report import decay_table, variance_table
+    from qpeft.training.trainability_study import study
 
     quiet()
     try:
@@ -46,7 +47,7 @@ def gradient_variance(
     except KeyboardInterrupt:
         console.print("Interrupted. The study goes on with --resume; finished points are not run again.")
         raise typer.Exit(130) from None
-    header, *rows = decay_table(found.table)
+    header, *rows = decay_table(found.table) if found.table.has_decays else variance_table(found.table)
     table = Table(*header, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*row)

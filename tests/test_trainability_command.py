@@ -98,6 +98,8 @@ def test_the_loss_on_a_text_is_studied_beside_observables(run, tmp_path, model_f
         (n, name, "") for n in ("2", "3") for name in ("loss-0", "loss-1")
     ]  # fmt: skip
     assert (tmp_path / "study" / "plots" / "loss-1-exact-qubits.svg").is_file()
+    page = (tmp_path / "study" / "report.md").read_text(encoding="utf8")
+    assert f"output head of {model_folder}" in page and "after so many training steps: r=1, preset default" in page
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,9 @@ def test_the_loss_on_a_text_is_studied_beside_observables(run, tmp_path, model_f
         (("--qubits", "8-2"), "qubits is '8-2'"),
         (("--qubits", "70", "--reps", "1"), "70 qubits do not fit"),
         (("--confidence", 1.0), "confidence is 1.0"),
+        (("--ansatz", "all,ry_cnot"), "give it alone"),
+        (("--reps", "10000000"), "give numbers from 1 to 999,999"),
+        (("--resamples", 10**12), "resampled 1000000000000 times"),
         (("--resume",), "there is no run to resume"),
         (("--resume", "--overwrite"), "not both"),
     ],
@@ -127,6 +132,22 @@ def test_settings_come_from_toml_too(run, tmp_path):
     (row,) = read(tmp_path / "study" / "table.csv")
     assert (row["ansatz"], row["initialisations"], row["observable"]) == ("ry_cnot", "3", "local")
     assert run("--config", tmp_path / "study" / "config.toml", "--resume")[0] == 0
+
+
+def test_toml_takes_numbers_and_lists(run, tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text('[study]\nansatz = ["ry_cnot"]\nqubits = [2, 3]\nreps = 1\ninitialisations = 3\n', encoding="utf8")
+    assert run("--config", file, "--observables", "local")[0] == 0
+    assert [row["qubits"] for row in read(tmp_path / "study" / "table.csv")] == ["2", "3"]
+
+
+def test_variances_show_where_there_is_nothing_to_fit(run, tmp_path):
+    code, out, _ = run(
+        "--ansatz", "ry_cnot", "--qubits", 2, "--reps", 1, "--observables", "local", "--initialisations", 50
+    )
+    (row,) = read(tmp_path / "study" / "table.csv")
+    assert code == 0 and "N=2" in out and f"{float(row['variance']):.2g}" in out and "log2/qubit" not in out
+    assert "## Variances" in (tmp_path / "study" / "report.md").read_text(encoding="utf8")
 
 
 def test_help_loads_neither_transformers_nor_matplotlib():

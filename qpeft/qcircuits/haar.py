@@ -18,6 +18,8 @@ SMALLEST = 1e-280  # tails below are computed as logarithms
 
 Floats = npt.NDArray[np.float64]
 
+MOST_BINS = 1_000_000
+
 
 def log_haar_masses(dim: int, bins: int, reference: str = "complex") -> Floats:
     """Logarithm of the probability that the fidelity of two random states falls into each bin.
@@ -44,6 +46,8 @@ def log_haar_masses(dim: int, bins: int, reference: str = "complex") -> Floats:
     _check_reference(reference)
     if bins < 2:
         raise ConfigError(f"bins is {bins}; it must be at least 2")
+    if bins > MOST_BINS:
+        raise ConfigError(f"bins is {bins}; it can be at most {MOST_BINS:,}, and 75 is usual")
     above = np.arange(bins, 0, -1) / bins  # 1 - f at the lower edges
     log_tails = (dim - 1) * np.log(above) if reference == "complex" else _log_real_tails(dim, above)
     steps = np.diff(log_tails, append=-np.inf)

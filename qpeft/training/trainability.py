@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.progress import Progress
 
-from qpeft.errors import ConfigError
+from qpeft.errors import ConfigError, EngineError
 from qpeft.options import check_whole
+from qpeft.qcircuits.memory import require_bytes
 from qpeft.qcircuits.seeding import Draws
-from qpeft.training.trainability_gradients import OBSERVABLES, Objective, draw_angles
+from qpeft.training.trainability_gradients import DTYPE, OBSERVABLES, Objective, draw_angles
 from qpeft.training.trainability_points import Circuits, Point, plan_points
 from qpeft.training.trainability_raw import RawGradients
 from qpeft.training.trainability_references import (
@@ -27,6 +29,8 @@ from qpeft.training.trainability_references import (
 )
 from qpeft.training.trainability_statistics import Array, Bootstrap, layers_of, spread
 from qpeft.training.trainability_table import VarianceRow, VarianceTable
+
+COPIES, DRAWS = 4, 3  # of the angles' derivatives, and of the resamples' weights, that statistics hold at once
 
 
 def gradient_variance(
@@ -77,9 +81,7 @@ def variances(
     display: Progress | None,
 ) -> VarianceTable:  # fmt: skip
     """`gradient_variance` of points that are planned already; a row each, in order."""
-    check_whole("initialisations", initialisations)
-    if initialisations < 2:
-        raise ConfigError(f"initialisations is {initialisations}; a variance needs at least 2")
+    check_work(points, initialisations, bootstrap)
     seed = Draws(seed).seed
     raw = None if folder is None else RawGradients(folder)
     identities = [point.identity(initialisations, seed) for point in points]
@@ -100,6 +102,23 @@ def variances(
         if display is not None and task is not None:
             display.advance(task)
     return VarianceTable(tuple(rows))
+
+
+def check_work(points: Sequence[Point], initialisations: int, bootstrap: Bootstrap) -> None:
+    """Raises `ConfigError` if what is asked for cannot be worked with, or needs more memory than is free."""
+    check_whole("initialisations", initialisations)
+    if initialisations < 2:
+        raise ConfigError(f"initialisations is {initialisations}; a variance needs at least 2")
+    angles = max((point.circuit.num_parameters for point in points), default=0)
+    numbers = initialisations * (COPIES * angles + DRAWS * bootstrap.resamples)
+    try:
+        require_bytes(
+            numbers * DTYPE.itemsize, torch.device("cpu"),
+            f"{initialisations} initialisations of {angles} angles, resampled {bootstrap.resamples} times,",
+            "Give fewer of them",
+        )  # fmt: skip
+    except EngineError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _gradients(point: Point, initialisations: int, seed: int) -> Array:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from qpeft.errors import ConfigError
 from qpeft.generator_settings import PRESETS, STARTS
 from qpeft.generators.transforms import TRANSFORMS
-from qpeft.options import at_least, check_whole, listed, option, whole_numbers
+from qpeft.options import at_least, check_whole, leaves, listed, option, whole_numbers
 from qpeft.qcircuits import ANSATZE
 from qpeft.training.trainability_gradients import OBSERVABLES
 from qpeft.training.trainability_statistics import Bootstrap
 
+ALL = "all"  # ansätze
 LOSS = "loss"  # the observable that is the loss of QPA on a text
 
 
@@ -20,7 +23,7 @@ LOSS = "loss"  # the observable that is the loss of QPA on a text
 class StudyOptions:
     """What is studied; lists are written with commas."""
 
-    ansatz: str = option("all", f"ansätze: all, or some of {', '.join(ANSATZE)}")
+    ansatz: str = option(ALL, f"ansätze: all, or some of {', '.join(ANSATZE)}")
     qubits: str = option("2-8", "numbers of qubits, e.g. 2-8 or 2,4,6")
     reps: str = option("1,2,4,8,16,32,64", "numbers of layers")
     observables: str = option(
@@ -46,7 +49,12 @@ class StudyOptions:
 
     @property
     def ansatz_names(self) -> list[str]:
-        return list(ANSATZE) if self.ansatz == "all" else listed(self.ansatz)
+        names = listed(self.ansatz)
+        if ALL in names and len(names) > 1:
+            raise ConfigError(
+                f"ansatz is {self.ansatz!r}; {ALL!r} stands for every ansatz: give it alone, or some names"
+            )
+        return list(ANSATZE) if names == [ALL] else names
 
 
 @dataclass(frozen=True)
@@ -100,3 +108,20 @@ class StudyConfig:
     study: StudyOptions = field(default_factory=StudyOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     run: OutputOptions = field(default_factory=OutputOptions)
+
+
+def as_texts(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML's numbers and lists, where this command's settings are texts with commas.
+
+    Example:
+        >>> as_texts({"study": {"qubits": [2, 3], "reps": 4, "initialisations": 10}})
+        {'study': {'qubits': '2,3', 'reps': '4', 'initialisations': 10}}
+    """
+    texts = {leaf.name for leaf in leaves(StudyConfig) if leaf.type is str}
+    return {
+        section: {
+            name: ",".join(map(str, value if isinstance(value, list) else [value])) if name in texts else value
+            for name, value in settings.items()
+        } if isinstance(settings, Mapping) else settings
+        for section, settings in sections.items()
+    }  # fmt: skip

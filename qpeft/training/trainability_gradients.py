@@ -13,7 +13,7 @@ from torch import Tensor
 from qpeft.errors import ConfigError, EngineError
 from qpeft.qcircuits import Circuit, Engine
 from qpeft.qcircuits.fusion import footprint
-from qpeft.qcircuits.memory import needed_bytes, require_memory
+from qpeft.qcircuits.memory import Footprint, needed_bytes, require_bytes
 from qpeft.registry import Registry
 
 DTYPE = torch.float64  # derivatives of 14 qubits are 1e-5 of their costs
@@ -129,6 +129,9 @@ def check_size(engine: Engine, circuit: Circuit, name: str, is_noisy: bool) -> N
 def check_room(num_qubits: int) -> None:
     """Raises `ConfigError` if not even the states of so many qubits fit; needs no circuit."""
     try:
-        require_memory(num_qubits, 1, DTYPE, torch.device("cpu"))
+        require_bytes(
+            needed_bytes(num_qubits, 1, DTYPE, Footprint()), torch.device("cpu"), f"their 2**{num_qubits} amplitudes",
+            "Give fewer",
+        )  # fmt: skip
     except EngineError as error:
         raise ConfigError(f"{num_qubits} qubits do not fit: {error}") from error

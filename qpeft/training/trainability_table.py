@@ -113,6 +113,11 @@ class VarianceTable:
             )
         ]
 
+    @property
+    def has_decays(self) -> bool:
+        """Whether any decay could be fitted, for which it takes two numbers of qubits."""
+        return any(row.decay is not None for row in self.decays())
+
     def to_pandas(self, what: str = "points") -> DataFrame:
         """A data frame.
 

@@ -245,6 +245,8 @@ def test_raw_derivatives_of_another_experiment_are_refused(tmp_path):
     [
         ({"initialisations": 1}, "initialisations is 1; a variance needs at least 2"),
         ({"initialisations": 2.5}, "initialisations is 2.5"),
+        ({"initialisations": 10**10}, "10000000000 initialisations of 2 angles.*GiB"),
+        ({"bootstrap": Bootstrap(0.9, 10**12)}, "resampled 1000000000000 times.*Give fewer"),
         ({"observables": ["z1"]}, "unknown observable 'z1'.*global, local"),
         ({"circuits": "ry_cnott"}, "unknown ansatz 'ry_cnott'.*ry_cnot"),
         ({"circuits": CircuitBuilder(2).cx(0, 1).build()}, "no trainable angles"),
