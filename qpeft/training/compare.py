@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of a comparison so far, in order: combinations outside, seeds inside."""
+    """A comparison, as far as it has come.
+
+    Attributes:
+        folder: Where its results are.
+        plan: What it runs.
+        outcomes: The runs so far, in order: combinations outside, seeds inside.
+        notes: As in `qpeft.training.controls.Planned`.
+    """
 
     folder: Path
     plan: Plan
     outcomes: list[Outcome]
+    notes: Sequence[str] = ()
 
     @property
     def task(self) -> Task:
@@ -95,10 +105,10 @@ def compare(plan: Plan, console: Console | None = None) -> Comparison:
     planned = with_controls(plan, lambda combination: _build(combination, preparation))
     plan = planned.plan
     for note in [*([] if folder.resumes else _check(plan, preparation)), *planned.notes]:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        console.print(_wrapped(note, console.width), highlight=False, markup=False, soft_wrap=True)
     folder.begin()
     outcomes: list[Outcome] = []
-    comparison = Comparison(folder.path, plan, outcomes)
+    comparison = Comparison(folder.path, plan, outcomes, planned.notes)
     with new_display(console) as display:
         overall = display.add_task("runs", loss="", total=len(plan.combinations) * len(plan.seeds))
         for number, combination in enumerate(plan.combinations, 1):
@@ -181,6 +191,12 @@ def _run(
 def _output(plan: Plan) -> Path:
     config = plan.combinations[0].config
     return Path(config.run.output or f"runs/compare-{Path(config.model.model).name}")
+
+
+def _wrapped(note: str, width: int) -> str:
+    return textwrap.fill(
+        note, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )  # fmt: skip
 
 
 def _line(comparison: Comparison, outcome: Outcome) -> str:

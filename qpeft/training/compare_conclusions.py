@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qpeft.training.compare_summary import Spread, Summary, summaries
+from qpeft.training.compare_summary import SeedMean, Summary, summaries
 from qpeft.training.vary import assignments
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Finding:
 
     control: Summary
     circuit: Summary
-    added: Spread
+    added: SeedMean
 
     @property
     def source(self) -> str:
@@ -35,6 +35,13 @@ class Finding:
     def is_fitted(self) -> bool:
         """Whether the control's sizes were chosen for an equal budget."""
         return self.control.combination.fitted is not None
+
+    @property
+    def is_fair(self) -> bool:
+        """Whether the control trains no more numbers than the circuit, as far as is known."""
+        if self.control.trained is None or self.circuit.trained is None:
+            return True  # one never finished: there is no verdict that could be unfair
+        return self.is_fitted or self.control.trained <= self.circuit.trained
 
     @property
     def verdict(self) -> str:
@@ -51,11 +58,11 @@ class Finding:
         sizes = "the circuit's sizes (" if fitted is None else f"equal budget ({fitted}; "
         head = f"Over {self.source} at {sizes}"
         if self.added.mean is None:
-            return f"{head}failed runs): {UNKNOWN}."
+            return f"{head}no pair of runs finished): {UNKNOWN}."
         form = f"+.{metric.digits + 1}f"
         head += f"{self.control.trained:,} numbers against {self.circuit.trained:,}): {self.added.mean:{form}}"
         if self.added.half_width is None:
-            return f"{head} {metric.name} with one seed; {UNKNOWN}."
+            return f"{head} {metric.name}; one pair of runs finished: {UNKNOWN}."
         low, high = self.added.mean - self.added.half_width, self.added.mean + self.added.half_width
         meaning = {
             SHOWN: "shown: the circuit does better",
@@ -78,9 +85,9 @@ def findings(comparison: Comparison) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _added(control: Summary) -> Spread:
+def _added(control: Summary) -> SeedMean:
     sign = -1 if control.primary.higher_is_better else 1  # the table's differences are control less circuit
-    return Spread.of([sign * difference for difference in control.differences])
+    return SeedMean.of([sign * difference for difference in control.differences])
 
 
 def conclusions(comparison: Comparison) -> list[str]:
@@ -101,26 +108,38 @@ def conclusions(comparison: Comparison) -> list[str]:
 
 
 def _in_all(group: list[Finding]) -> str:
-    """The verdicts at equal budget; a control that has no run of its own there counts with the circuit's sizes."""
-    fair = {finding.source: finding for finding in group if not finding.is_fitted}
-    fair |= {finding.source: finding for finding in group if finding.is_fitted}
+    """The verdicts at equal budget; a control without a run of its own there counts if it trains no more numbers."""
+    decisive = {finding.source: finding for finding in group if not finding.is_fitted}
+    decisive |= {finding.source: finding for finding in group if finding.is_fitted}
+    fair = {source: finding for source, finding in decisive.items() if finding.is_fair}
+    unfair = [finding for finding in decisive.values() if not finding.is_fair]
+    aside = f" ({'; '.join(map(_no_equal_budget, unfair))})" if unfair else ""
     by_verdict = {
         verdict: [source for source, finding in fair.items() if finding.verdict == verdict]
         for verdict in (SHOWN, OPEN, REVERSED, UNKNOWN)
     }
+    if not fair:
+        return f"In all: at equal budget {UNKNOWN}{aside}."
     if by_verdict[UNKNOWN] == list(fair):
-        return f"In all: {UNKNOWN}, since a confidence interval needs two seeds or more."
-    if by_verdict[SHOWN] == list(fair):
+        return f"In all: {UNKNOWN}, since a confidence interval needs two pairs of finished runs or more{aside}."
+    if by_verdict[SHOWN] == list(decisive):
         return (
-            "In all: at equal budget the circuit does better than every control here. Circuit and controls alike ran "
-            "on a classical computer: this is no quantum advantage."
+            "In all: at equal budget the circuit does better than every control here. That is no quantum advantage: "
+            "another classical control may do as well."
         )
     parts = {
         SHOWN: "is shown to do better than", OPEN: "is not shown to do better than", REVERSED: "does worse than",
         UNKNOWN: "cannot be compared with",
     }  # fmt: skip
     said = [f"{words} {_listed(by_verdict[verdict])}" for verdict, words in parts.items() if by_verdict[verdict]]
-    return f"In all: at equal budget the circuit {', and '.join(said)}."
+    return f"In all: at equal budget the circuit {', and '.join(said)}{aside}."
+
+
+def _no_equal_budget(finding: Finding) -> str:
+    return (
+        f"{finding.source} has no run at equal budget; at the circuit's sizes it trains {finding.control.trained:,} "
+        f"numbers against {finding.circuit.trained:,}"
+    )
 
 
 def _listed(names: list[str]) -> str:

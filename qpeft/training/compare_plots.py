@@ -62,12 +62,12 @@ def _curves(summary: Summary) -> SeedCurves:
 
 def _final(summary: Summary, plan: Plan) -> FinalValues:
     exact = summary.exact_values if summary.samples else []
-    label, spreads = summary.combination.label, summary.spreads
-    interval = spreads[summary.primary.key].half_width
+    label, means = summary.combination.label, summary.means
+    interval = means[summary.primary.key].half_width
     if not plan.has_controls:
         return FinalValues(label, summary.values, exact, interval)
     differences = [] if summary.is_reference else summary.differences
     return FinalValues(
         f"{label} ({summary.trained:,})", summary.values, exact, interval, differences,
-        spreads["difference"].half_width, plan.varied["source"].index(summary.combination.values["source"]),
+        means["difference"].half_width, plan.varied["source"].index(summary.combination.values["source"]),
     )  # fmt: skip

@@ -9,7 +9,6 @@ from qpeft.noise.survey import stale
 from qpeft.training.compare_conclusions import conclusions
 from qpeft.training.compare_plots import final_figure, loss_figure
 from qpeft.training.compare_tables import shown_table
-from qpeft.training.controls import no_reference
 from qpeft.training.report import calibrations, markdown_table
 from qpeft.training.vary import Plan
 
@@ -21,6 +20,17 @@ SAMPLED = (  # what the columns say that are there if an engine samples
     "of the engine's last sample, or noise.",
     "* total variation, sum |p - q| / 2, and fidelity, (sum sqrt(p q))^2: of the engine's distribution p at the final "
     "angles from the exact one q.",
+)
+
+CONTROLS = (
+    "A control has the circuit's sizes and differs in the source of its numbers alone. At equal budget its chunk size "
+    "(and its hidden widths, where no chunk size will do) is chosen so that it trains as many numbers as it can, but "
+    "not more than the circuit. One learning rate serves the circuit and its controls; the default was chosen for the "
+    "circuit, and a control may have a better one.",
+    "",
+    "Values are those of the control less the circuit's with the same seed, signed so that more is in the circuit's "
+    "favour, with the 95% confidence interval of their mean. Each interval stands by itself: of twenty, one misses by "
+    "chance.",
 )
 
 
@@ -55,6 +65,7 @@ def _page(comparison: Comparison, has_plots: bool) -> str:
         f"* {metric.name}: {metric.title} of the test data ({metric.direction}), mean of the seeds ± half of its "
         f"95% confidence interval (Student's t); before training {' or '.join(before) or 'not known'}.",
         f"* difference: the same less {_reference(plan)} with the same seed, so that what seeds share cancels.",
+        "* Intervals cover the choice of seeds on this one test set, not the sampling of the test set.",
         *(SAMPLED if "exact weights" in shown[0] else []),
         "* ms/step: mean over the runs of a run's median step.",
     ]  # fmt: skip
@@ -80,18 +91,16 @@ def _reference(plan: Plan) -> str:
 
 
 def _controls_lines(comparison: Comparison) -> list[str]:
-    if "source" not in comparison.plan.varied:
+    if not comparison.notes:
         return []
+    first, *counts = comparison.notes
+    lines = ["", "## What the circuit adds", ""]
     if not comparison.plan.has_controls:
-        return ["", "## What the circuit adds", "", no_reference(comparison.plan)]
-    explained = (
-        "A control has the circuit's sizes and differs in the source of its numbers alone. At equal budget its chunk "
-        "size (and its hidden widths, where no chunk size will do) is chosen so that it trains as many numbers as it "
-        "can, but not more than the circuit. Values are those of the control less the circuit's with the same seed, "
-        "signed so that more is in the circuit's favour, with the 95% confidence interval of their mean. Each interval "
-        "stands by itself: of twenty, one misses by chance."
-    )
-    return ["", "## What the circuit adds", "", explained, "", *(f"* {line}" for line in conclusions(comparison))]
+        return [*lines, first]
+    return [
+        *lines, *CONTROLS, "", *(f"* {line}" for line in conclusions(comparison)), "", first, "",
+        *(f"* {count.strip()}" for count in counts),
+    ]  # fmt: skip
 
 
 def _noise_lines(comparison: Comparison) -> list[str]:
@@ -100,5 +109,5 @@ def _noise_lines(comparison: Comparison) -> list[str]:
     lines = []
     for noise, calibrated in sorted(found, key=lambda pair: (pair[0], pair[1] or "")):
         warning = stale(calibrated)
-        lines.append(f"* {noise}, calibrated {calibrated or 'never'}" + (f": {warning}." if warning else "."))
+        lines.append(f"* {noise}: {warning}." if warning else f"* {noise}, calibrated {calibrated or 'never'}.")
     return ["", "## Noise", "", *lines] if lines else []

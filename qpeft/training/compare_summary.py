@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +21,14 @@ EMPTY = "–"  # where a table has nothing to show
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedMean:
     """Mean, sample standard deviation (over n - 1) and 95% confidence interval of the seeds.
 
     Attributes:
-        mean: None where there is nothing to average.
-        std: None for fewer than two values.
+        mean: None where there is nothing to average; infinite or NaN if a value is.
+        std: None for fewer than two values, or a mean that is not finite.
         half_width: Half the width of the interval around the mean, by Student's t: t(0.975, n - 1) std / sqrt(n). None
-            for fewer than two values.
+            where `std` is.
     """
 
     mean: float | None
@@ -35,17 +36,20 @@ class Spread:
     half_width: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of a few values.
+    def of(cls, values: Sequence[float]) -> SeedMean:
+        """The mean of a few values, one a seed.
 
         Example:
-            >>> Spread.of([1.0, 2.0, 3.0]).text(".3f")
+            >>> SeedMean.of([1.0, 2.0, 3.0]).text(".3f")
             '2.000 ± 2.484'
         """
-        if len(values) < 2:
-            return cls(values[0] if values else None, None, None)
+        if not values:
+            return cls(None, None, None)
+        mean = sum(values) / len(values)
+        if len(values) < 2 or not math.isfinite(mean):  # statistics' functions fail on what is not finite
+            return cls(mean, None, None)
         std = statistics.stdev(values)
-        return cls(statistics.fmean(values), std, float(stdtrit(len(values) - 1, 0.975)) * std / len(values) ** 0.5)
+        return cls(mean, std, float(stdtrit(len(values) - 1, 0.975)) * std / len(values) ** 0.5)
 
     def text(self, form: str) -> str:
         """Mean and interval, e.g. `2.031 ± 0.004` for the form `.3f`; a dash if there is no value."""
@@ -112,15 +116,15 @@ class Summary:
         return any(metrics["export"]["weights"] == LAST_SAMPLE for metrics in self.metrics)
 
     @property
-    def spreads(self) -> dict[str, Spread]:
+    def means(self) -> dict[str, SeedMean]:
         """What is averaged over seeds, by its name in `table.csv`."""
         return {
-            self.primary.key: Spread.of(self.values),
-            "difference": Spread.of(self.differences),
-            f"exact_{self.primary.key}": Spread.of(self.exact_values),
-            "total_variation": Spread.of([found["total_variation"] for found in self.circuits]),
-            "fidelity": Spread.of([found["fidelity"] for found in self.circuits]),
-            "seconds_per_step": Spread.of(
+            self.primary.key: SeedMean.of(self.values),
+            "difference": SeedMean.of(self.differences),
+            f"exact_{self.primary.key}": SeedMean.of(self.exact_values),
+            "total_variation": SeedMean.of([found["total_variation"] for found in self.circuits]),
+            "fidelity": SeedMean.of([found["fidelity"] for found in self.circuits]),
+            "seconds_per_step": SeedMean.of(
                 [metrics["seconds_per_step"] for metrics in self.metrics if metrics["seconds_per_step"] is not None]
             ),
         }

@@ -31,16 +31,16 @@ def shown_table(comparison: Comparison) -> Shown:
     )  # fmt: skip
     rows = []
     for summary in found:
-        spreads = summary.spreads
-        sampled = (spreads[f"exact_{metric.key}"], spreads["total_variation"], spreads["fidelity"])
-        seconds = spreads["seconds_per_step"].mean
+        means = summary.means
+        sampled = (means[f"exact_{metric.key}"], means["total_variation"], means["fidelity"])
+        seconds = means["seconds_per_step"].mean
         failed = f" ({len(summary.failures)} failed)" if summary.failures else ""
         rows.append((
             *map(value_text, summary.combination.values.values()), _sizes(comparison, summary.combination) or EMPTY,
             EMPTY if summary.trained is None else f"{summary.trained:,}",
-            spreads[metric.key].text(form) if summary.metrics else "failed",
-            EMPTY if summary.is_reference else spreads["difference"].text(f"+{form}"),
-            *(s.mean_text(f) if samples else EMPTY for s, f in zip(sampled, (form, ".3f", ".3f"), strict=True)),
+            means[metric.key].text(form) if summary.metrics else "failed",
+            EMPTY if summary.is_reference else means["difference"].text(f"+{form}"),
+            *(m.mean_text(f) if samples else EMPTY for m, f in zip(sampled, (form, ".3f", ".3f"), strict=True)),
             EMPTY if seconds is None else f"{1000 * seconds:.0f}", f"{len(summary.metrics)}{failed}",
         ))  # fmt: skip
     return _without_empty(header, rows)
@@ -79,8 +79,8 @@ def write_tables(comparison: Comparison) -> None:
 def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     row = _varied(comparison, summary.combination)
     row |= {"runs": len(summary.metrics), "failed": len(summary.failures), "trained": summary.trained}
-    for name, spread in summary.spreads.items():
-        row |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std, f"{name}_ci95": spread.half_width}
+    for name, mean in summary.means.items():
+        row |= {f"{name}_mean": mean.mean, f"{name}_std": mean.std, f"{name}_ci95": mean.half_width}
     row["failure"] = "; ".join(dict.fromkeys(str(outcome.failure) for outcome in summary.failures))
     return row
 

@@ -29,7 +29,8 @@ class Planned:
 
     Attributes:
         plan: It.
-        notes: What the reader should know before training starts: the count of every run, as sentences.
+        notes: What the reader should know before training starts, as sentences: a heading, then the count of every run
+            and why there is none at equal budget; or why nothing can be said of the circuit. Empty if no source varies.
     """
 
     plan: Plan

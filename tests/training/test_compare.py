@@ -227,14 +227,37 @@ def test_the_circuit_is_compared_with_its_controls(make_plan, tmp_path):
     page = (found.folder / "report.md").read_text(encoding="utf8")
     section = page.split("## What the circuit adds")[1]
     assert all(f"* {line}" in section for line in conclusions(found)) and len(conclusions(found)) == 3
+    assert "One learning rate serves the circuit and its controls" in section
+    counts = section.split("Numbers that train:\n\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split(":")[0] for line in counts] == [f"* {label}" for label in labels]
+    assert all(line in said for line in (count.replace("*", " ", 1) for count in counts))
+    assert "not the sampling of the test set" in page
     assert "less the circuit's run with the same seed" in page
     ticks = [text.get_text() for text in final_figure(found).axes[0].get_yticklabels()]
     assert ticks[0] == f"none ({trained['none']})"
 
     again = compare(make_plan("source=none,circuit", resume=True, **asked))
     assert [o.metrics for o in again.outcomes] == [o.metrics for o in found.outcomes]
+    assert (found.folder / "report.md").read_text(encoding="utf8") == page
     with pytest.raises(RunError, match=r"source was \['none', 'circuit'\], now \['circuit', 'free'\]"):
         compare(make_plan("source=circuit,free", resume=True, **asked))
+
+
+def test_the_report_says_why_a_control_has_no_run_at_equal_budget(make_plan):
+    console = Console(file=io.StringIO(), width=60)
+    asked = make_plan("source=circuit,free", chunk_size=1, hidden=[1], reps=1)
+    found = compare(asked, console)
+    trained = {o.combination.label: o.metrics["parameters"]["trained"] for o in found.outcomes}
+    assert trained.keys() == {"circuit", "free"} and trained["free"] > trained["circuit"]
+    why = "no run at equal budget, since its smallest generator trains more"
+    assert f"* free: {why}" in (found.folder / "report.md").read_text(encoding="utf8")
+    assert conclusions(found)[-1] == (
+        "In all: at equal budget nothing can be concluded (free has no run at equal budget; at the circuit's sizes it "
+        f"trains {trained['free']:,} numbers against {trained['circuit']:,})."
+    )
+    said = console.file.getvalue().splitlines()
+    place = said.index("  free: no run at equal budget, since its smallest generator")
+    assert said[place + 1] == "    trains more"
 
 
 def test_sources_without_a_circuit_say_that_there_is_no_reference(make_plan):
@@ -359,7 +382,7 @@ def test_the_page_names_noise_and_old_calibrations(finished, tmp_path):
     page = (tmp_path / "report.md").read_text(encoding="utf8")
     section = page.split("## Noise\n\n")[1].split("\n\n")[0].splitlines()
     assert section == [
-        f"* fake_a [3, 4], calibrated 2020-01-01: {stale('2020-01-01')}.",
+        f"* fake_a [3, 4]: {stale('2020-01-01')}.",
         f"* fake_b [0, 1], calibrated {date.today().isoformat()}.", "* fake_c, calibrated never.",
     ]  # fmt: skip
     assert "## Noise" not in (finished.folder / "report.md").read_text(encoding="utf8")
@@ -378,7 +401,7 @@ def test_the_page_is_there_even_if_a_plot_fails(finished, tmp_path, monkeypatch)
 def test_a_step_time_that_is_not_known_is_left_out(finished):
     first, second = finished.outcomes[:2]
     unknown = replace(first, metrics={**first.metrics, "seconds_per_step": None})
-    found = Summary([unknown, second], [unknown, second], finished.primary).spreads["seconds_per_step"]
+    found = Summary([unknown, second], [unknown, second], finished.primary).means["seconds_per_step"]
     assert found.mean == second.metrics["seconds_per_step"] and found.std is None
 
 
