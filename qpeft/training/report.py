@@ -150,7 +150,10 @@ def _several(generator: dict[str, Any]) -> str:
 
 
 def _noise_sentence(engine: dict[str, Any]) -> str:
-    noises = [f"{name}, calibrated {date or 'never'}" for name, date in sorted(calibrations(engine).items())]
+    noises = [
+        name if stale(date) else f"{name}, calibrated {date or 'never'}"  # an old date stands among the warnings
+        for name, date in sorted(calibrations(engine).items())
+    ]
     return f" Noise of {'; '.join(noises)}." if noises else ""
 
 

@@ -31,7 +31,7 @@ def test_every_engine_trains(make_config, engine, diff_method, gradient_shots):
     report = (result.folder / "report.md").read_text(encoding="utf8")
     assert f"engine: {engine}" in report
     if "@ibm" in engine:
-        assert "Noise of fake_" in report and ", calibrated 20" in report
+        assert "Noise of fake_" in report and "the calibration is of 20" in report
 
 
 @pytest.mark.parametrize(

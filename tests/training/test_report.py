@@ -1,3 +1,5 @@
+from datetime import date
+
 from qpeft.training import report
 from qpeft.training.report import markdown_report
 from qpeft.training.tasks.language_modelling import LanguageModelling
@@ -56,3 +58,16 @@ def test_the_report_says_which_weights_were_exported(make_config):
     assert "Median step: 100.0 ms." in page
     assert "Median step: not known." in markdown_report(make_config(), {**sampled, "seconds_per_step": None})
     assert "| bits per byte, weights regenerated exactly |  | 1.750 |" in page
+
+
+def test_a_calibrations_date_is_told_once(make_config):
+    """An old one in the warning, one of today beside the noise."""
+    for day, sentence in (("2020-01-01", "Noise of b."), (date.today().isoformat(), "Noise of b, calibrated {}.")):
+        engine = {"name": "pauli@b", "noise": "b", "calibrated": day}
+        generator = {
+            "drawing": "q0", "generators": 1, "ansatz": "ry_cnot", "qubits": 1, "angles": 1, "depth": 1, "chunks": 2,
+            "chunk_size": 3, "source": "circuit", "engine": engine,
+        }  # fmt: skip
+        exact = {"total_variation": 0.25, "fidelity": 0.9}
+        page = markdown_report(make_config(), {**metrics(), "generator": generator, "against_exact": exact})
+        assert sentence.format(day) in page and page.count(day) == 1
