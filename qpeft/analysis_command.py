@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qpeft.circuit_analysis import Row, Settings, expected, first_bin, plan, total_work, write_plots, write_table
+from qpeft.circuit_analysis import Row, Settings, expected, first_bin, plan, total_work, write_table
 from qpeft.circuit_analysis import analyse as run
 from qpeft.options import whole_numbers
 from qpeft.qcircuits import ANSATZE
 from qpeft.qcircuits.expressivity import BINS, SAMPLES
 from qpeft.qcircuits.haar import haar_entanglement
+from qpeft.training.expressivity_plots import entangling_plot, expressibility_plot
 
 CROWDED = 0.9  # share of random states' fidelities in one bin beyond which the histogram says little
 
@@ -78,8 +79,13 @@ def analyse(
                 highlight=False,
             )  # fmt: skip
     if output is not None:
-        write_plots(output, rows, settings)
+        expressibility_plot(_pictures(output, "expressibility"), rows, settings)
+        entangling_plot(_pictures(output, "entangling_capability"), rows)
         console.print(f"Table and plots: {output}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _pictures(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
 
 
 def _table(size: int, rows: list[Row], settings: Settings) -> Table:

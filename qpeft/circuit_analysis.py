@@ -7,7 +7,6 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,12 +14,9 @@ from qpeft.errors import ConfigError
 from qpeft.files import write_text
 from qpeft.qcircuits import ANSATZE, Circuit
 from qpeft.qcircuits.expressivity import check, divergence_from_haar, entangling_capability, pair_fidelities
-from qpeft.qcircuits.haar import haar_entanglement, log_haar_masses
-from qpeft.training.plots import COLOURS, LINE_STYLES, canvas
+from qpeft.qcircuits.haar import log_haar_masses
 
 TABLE = "expressivity.csv"
-MARKERS = ("o", "s", "^", "D", "v", "P")  # lines may lie on each other
-PLOTS = ("expressibility", "entangling_capability")  # each as PNG and SVG
 
 
 @dataclass(frozen=True)
@@ -138,75 +134,3 @@ def write_table(folder: Path, rows: Sequence[Row], settings: Settings) -> None:
     writer.writerow([field.name for kind in (Row, Settings) for field in fields(kind)])
     writer.writerows([*astuple(row), *astuple(settings)] for row in rows)
     write_text(folder / TABLE, text.getvalue())
-
-
-def write_plots(folder: Path, rows: Sequence[Row], settings: Settings) -> None:
-    """Writes each descriptor against the number of layers, with bars of one standard error."""
-    expressibility, entangling = ([folder / f"{name}.{suffix}" for suffix in ("png", "svg")] for name in PLOTS)
-    sizes = _sizes(rows)
-    kinds = ("complex", "real") if any(row.real_expressibility is not None for row in rows) else ("complex",)
-    with canvas(*expressibility, size=(7.4, 4.0)) as drawing:
-        axes = drawing.add_subplot()
-        _lines(axes, rows, "expressibility")
-        _levels(axes, rows, {kind: [expected(size, settings, kind) for size in sizes] for kind in kinds})
-        axes.set(yscale="log", ylabel="KL divergence from Haar-random states (nats)")
-    with canvas(*entangling, size=(7.4, 4.0)) as drawing:
-        axes = drawing.add_subplot()
-        _lines(axes, rows, "entangling_capability")
-        _levels(axes, rows, {kind: [haar_entanglement(size, kind) for size in sizes] for kind in kinds})
-        axes.set(ylim=(-0.02, 1.02), ylabel="mean Meyer-Wallach entanglement Q")
-
-
-def _lines(axes: Any, rows: Sequence[Row], value: str) -> None:
-    names, sizes = _names(rows), _sizes(rows)
-    for name in names:
-        for size in sizes:
-            points = sorted((row for row in rows if (row.ansatz, row.qubits) == (name, size)), key=lambda row: row.reps)
-            axes.errorbar(
-                [row.reps for row in points], [getattr(row, value) for row in points],
-                [getattr(row, f"{value}_error") for row in points], linestyle=_style(sizes, size), capsize=2,
-                **_look(names.index(name)),
-            )  # fmt: skip
-    reps = sorted({row.reps for row in rows})
-    if reps[0] > 0:
-        axes.set_xscale("log", base=2)
-    axes.set_xticks(reps, [str(number) for number in reps])
-    axes.minorticks_off()
-    axes.set_xlabel("number of layers (reps)")
-
-
-def _levels(axes: Any, rows: Sequence[Row], levels: dict[str, list[float]]) -> None:
-    """What random states show, as grey levels, and the legend: a colour an ansatz, a line style a number of qubits."""
-    from matplotlib.lines import Line2D
-
-    sizes, greys = _sizes(rows), ("0.3", "0.65")
-    handles = [Line2D([], [], label=name, **_look(index)) for index, name in enumerate(_names(rows))]
-    for grey, (kind, values) in zip(greys, levels.items(), strict=False):
-        for size, value in zip(sizes, values, strict=True):
-            axes.axhline(value, color=grey, linewidth=1, linestyle=_style(sizes, size), zorder=1)
-        handles.append(Line2D([], [], color=grey, linewidth=1, label=f"random {kind} states"))
-    handles += [
-        Line2D([], [], color="0.3", linestyle=_style(sizes, size), label=f"{size} qubit{'s' * (size > 1)}")
-        for size in sizes
-    ]
-    axes.figure.legend(handles=handles, loc="outside right upper", alignment="left")
-
-
-def _names(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row.ansatz for row in rows))
-
-
-def _sizes(rows: Sequence[Row]) -> list[int]:
-    return sorted({row.qubits for row in rows})
-
-
-def _look(index: int) -> dict[str, Any]:
-    """Of an ansatz: hollow markers, so that those beneath are seen."""
-    return {
-        "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markerfacecolor": "none",
-        "markersize": 6,
-    }  # fmt: skip
-
-
-def _style(sizes: Sequence[int], size: int) -> str:
-    return LINE_STYLES[sizes.index(size) % len(LINE_STYLES)]
