@@ -78,6 +78,8 @@ def count(
         f"{f'{share:.2%}' if share >= 1e-4 else 'under 0.01%'} of the model's {found.model:,}. LoRA r=1 on {compared} "
         f"trains {found.lora_rank_1:,}.", highlight=False, markup=False,
     )  # fmt: skip
+    if found.frozen:
+        say(f"Beside them it needs {found.frozen:,} frozen numbers, rebuilt from the seed.", highlight=False)
     if METHODS[config.adapter.method].generates and not found.is_prefix and found.trained > found.lora_rank_1:
         say("LoRA of rank 1 is the smaller adapter here.", highlight=False)
     if found.frames is not None:

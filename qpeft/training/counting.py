@@ -50,6 +50,7 @@ class Counts:
         targets: Layers the adapter changes and (out_features, in_features); the output head for a prefix.
         is_prefix: Whether the adapter changes no layer, but adds keys and values to each.
         trained: Numbers that train with the settings as they are.
+        frozen: Numbers that the adapter needs beside, which do not train and are rebuilt from a seed.
         model: Numbers of the model.
         lora_rank_1: What LoRA of rank 1 trains on `targets`.
         generated: How many numbers are generated; None for a method that stores them.
@@ -60,6 +61,7 @@ class Counts:
     targets: dict[str, Shape]
     is_prefix: bool
     trained: int
+    frozen: int
     model: int
     lora_rank_1: int
     generated: int | None
@@ -87,7 +89,7 @@ def count(model: str, config: CountConfig, chunk_sizes: Sequence[int] = ()) -> C
     choices = _choices(adapted.peft_config["default"], pieces, chunk_sizes) if pieces else []
     frames = FrameCounts(adapter, targets.values()) if isinstance(adapter, QuantumPEFTConfig) else None
     return Counts(
-        targets, adapter.is_prompt_learning, trained, total - trained,
+        targets, adapter.is_prompt_learning, trained, 0 if bank is None else bank.num_frozen, total - trained,
         sum(fan_out + fan_in for fan_out, fan_in in targets.values()), sum(piece.size for piece in pieces) or None,
         choices, frames,
     )  # fmt: skip

@@ -37,6 +37,12 @@ def test_a_usual_range_and_the_default(gpt2_folder):
     assert found.trained == default.num_parameters
 
 
+def test_frozen_numbers_are_counted_beside(gpt2_folder):
+    assert count(gpt2_folder, options(rank=4)).frozen == 4 * 768  # the random A
+    assert count(gpt2_folder, options(rank=4, start="paper")).frozen == 0
+    assert count(gpt2_folder, options(method="lora")).frozen == 0
+
+
 def test_several_targets(gpt2_folder):
     found = count(gpt2_folder, options(rank=2, targets=["c_attn,c_proj"]))
     assert len(found.targets) == 12 * 3  # attention and MLP both have a c_proj
