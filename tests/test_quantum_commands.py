@@ -203,9 +203,9 @@ def test_analyse_writes_what_the_functions_find(qpeft, tmp_path):
     [
         (("ry_cnott",), "unknown ansatz 'ry_cnott'. Did you mean 'ry_cnot'"),
         (("ry_cnot", "--reps", "1,0"), "ry_cnot on 4 qubit(s) with reps=0: the circuit has no angles to draw"),
-        (("--reps", "4-1"), "--reps is '4-1'; give numbers of at least 0, or ranges, e.g. 2-8 or 2,4,6"),
+        (("--reps", "4-1"), "--reps is '4-1'; give numbers from 0 to 999,999, or ranges: 2-8 or 2,4,6"),
         (("--qubits", ","), "--qubits is ','; give at least one number"),
-        (("--qubits", "0-2"), "--qubits is '0-2'; give numbers of at least 1"),
+        (("--qubits", "0-2"), "--qubits is '0-2'; give numbers from 1"),
         (("--samples", "1"), "samples is 1; it must be at least 2"),
         (("--bins", "1"), "bins is 1; it must be at least 2"),
         (("--seed", "-1"), "seed is -1; it must be a whole number of at least 0"),
