@@ -245,7 +245,7 @@ def test_the_circuit_is_compared_with_its_controls(make_plan, tmp_path):
 
 def test_the_report_says_why_a_control_has_no_run_at_equal_budget(make_plan):
     console = Console(file=io.StringIO(), width=60)
-    asked = make_plan("source=circuit,free", chunk_size=1, hidden=[1], reps=1)
+    asked = make_plan("source=circuit,free", seeds=1, chunk_size=1, hidden=[1], reps=1)
     found = compare(asked, console)
     trained = {o.combination.label: o.metrics["parameters"]["trained"] for o in found.outcomes}
     assert trained.keys() == {"circuit", "free"} and trained["free"] > trained["circuit"]
