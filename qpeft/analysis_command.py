@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qpeft.circuit_analysis import Row, Settings, expected, first_bin, plan, total_work, write_table
+from qpeft.circuit_analysis import TABLE, Row, Settings, expected, first_bin, plan, total_work, write_table
 from qpeft.circuit_analysis import analyse as run
+from qpeft.errors import RunError
 from qpeft.options import whole_numbers
 from qpeft.qcircuits import ANSATZE
 from qpeft.qcircuits.expressivity import BINS, SAMPLES
 from qpeft.qcircuits.haar import haar_entanglement
 from qpeft.training.expressivity_plots import entangling_plot, expressibility_plot
+from qpeft.training.runs import writing
 
 CROWDED = 0.9  # share of random states' fidelities in one bin beyond which the histogram says little
 
@@ -37,6 +39,7 @@ def analyse(
     output: Annotated[
         Path | None, typer.Option(help="folder for the table (CSV) and two plots (PNG, SVG)", show_default=False)
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the analysis in the output folder")] = False,
 ) -> None:
     """Measure how much of the state space ansätze reach, and how entangled their states are.
 
@@ -60,7 +63,7 @@ def analyse(
     sizes, layers = whole_numbers("--qubits", qubits), whole_numbers("--reps", reps, 0)
     points = plan(list(dict.fromkeys(ansatze or ANSATZE)), sizes, layers, settings)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)  # before the work: a folder that cannot be made is an error now
+        _claim(output, overwrite)
     rows: list[Row] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
@@ -82,6 +85,19 @@ def analyse(
         expressibility_plot(_pictures(output, "expressibility"), rows, settings)
         entangling_plot(_pictures(output, "entangling_capability"), rows)
         console.print(f"Table and plots: {output}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _claim(folder: Path, overwrite: bool) -> None:
+    """Makes the output folder before the work; raises `RunError` if it is no folder, or holds something."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"the output {folder} is a file; give a folder")
+    if (folder / TABLE).is_file():
+        if not overwrite:
+            raise RunError(f"{folder} holds an analysis. Replace it by --overwrite, or give another --output")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise RunError(f"the output folder {folder} is not empty and holds no analysis; give another --output")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _pictures(folder: Path, name: str) -> list[Path]:

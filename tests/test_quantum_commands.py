@@ -214,6 +214,7 @@ def test_analyse_writes_what_the_functions_find(qpeft, tmp_path):
             "ry_cnot on 60 qubit(s) with reps=1: a pair of states of 60 qubits does not fit",
         ),
         (("ry_cnot", "--qubits", "2000"), "a pair of states of 2000 qubits does not fit"),
+        (("ry_cnot", "--bins", "1000000000000"), "bins is 1000000000000; it can be at most 1,000,000"),
     ],
 )
 def test_analyse_refuses_before_any_work(qpeft, tmp_path, options, message):
@@ -227,7 +228,21 @@ def test_analyse_into_a_file(qpeft, tmp_path):
     (tmp_path / "file").write_text("mine", encoding="utf8")
     code, out, err = qpeft(*ANALYSE, "--output", tmp_path / "file")
     assert (code, out) == (2, "")
-    assert "File exists" in err
+    assert "file is a file; give a folder" in words(err)
+
+
+def test_analyse_overwrites_only_what_is_its_own_and_when_told(qpeft, tmp_path):
+    given = (*ANALYSE, "ry_cnot", "--qubits", 2, "--reps", 1, "--output", tmp_path)
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf8")
+    assert "holds no analysis" in words(qpeft(*given, "--overwrite")[2])
+    (tmp_path / "thesis.txt").unlink()
+    assert qpeft(*given)[0] == 0
+    table = (tmp_path / "expressivity.csv").read_text(encoding="utf8")
+    code, _, err = qpeft(*given, "--seed", 7)
+    assert code == 2 and "holds an analysis. Replace it by --overwrite" in words(err)
+    assert (tmp_path / "expressivity.csv").read_text(encoding="utf8") == table
+    assert qpeft(*given, "--seed", 7, "--overwrite")[0] == 0
+    assert (tmp_path / "expressivity.csv").read_text(encoding="utf8") != table
 
 
 def test_analyse_says_when_the_bins_tell_nothing(qpeft):
