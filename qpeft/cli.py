@@ -18,7 +18,7 @@ from qpeft.errors import QpeftError
 from qpeft.export_command import export
 from qpeft.options import build, with_options
 from qpeft.quantum_commands import circuit_app, devices, engines
-from qpeft.terminal import quiet
+from qpeft.terminal import quiet, wrapped
 from qpeft.trainability_command import gradient_variance
 from qpeft.training.adapter_options import CountConfig
 from qpeft.training.config import TrainConfig
@@ -104,7 +104,7 @@ def compare(
 
     planned = plan(vary or (), seeds, read_settings(config) if config else {}, flags)
     from qpeft.training.compare import compare as run
-    from qpeft.training.compare_conclusions import conclusions
+    from qpeft.training.compare_conclusions import baseline, conclusions
     from qpeft.training.compare_terminal import terminal_table
 
     quiet()
@@ -114,8 +114,8 @@ def compare(
         console.print("Interrupted. The comparison goes on with --resume; finished runs are not repeated.")
         raise typer.Exit(130) from None
     console.print(terminal_table(found, console.width))
-    for line in conclusions(found):
-        console.print(line, highlight=False, markup=False)
+    for line in (*baseline(found), *conclusions(found)):
+        console.print(wrapped(f"* {line}", console.width), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Report, tables and plots: {found.folder}", highlight=False, markup=False)
     if found.failed:
         _report(f"{len(found.failed)} of {len(found.outcomes)} runs failed; {found.folder}/report.md says why")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 
 
@@ -12,3 +13,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of calls that peft makes
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def wrapped(text: str, width: int) -> str:
+    """A note in lines of `width` characters, all but the first indented; words stay whole."""
+    return textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

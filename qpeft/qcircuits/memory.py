@@ -84,9 +84,7 @@ def require_bytes(needed: int, device: torch.device, what: str, advice: str) -> 
         return
     free = available_bytes(device)
     if needed > free:
-        raise EngineError(
-            f"{what} need about {_gib(needed)} GiB; {_gib(free)} GiB are free on {device}. {advice}"
-        )
+        raise EngineError(f"{what} need about {_gib(needed)} GiB; {_gib(free)} GiB are free on {device}. {advice}")
 
 
 def _gib(number: int) -> str:

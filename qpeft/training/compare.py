@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from rich.progress import Progress
 from qpeft.adapters.regenerate import share_weights
 from qpeft.errors import ConfigError, JobError, QpeftError
 from qpeft.extras import MissingExtraError
+from qpeft.terminal import wrapped
 from qpeft.training.compare_folder import ComparisonFolder
 from qpeft.training.compare_report import write_results
 from qpeft.training.compare_tables import write_tables
@@ -105,7 +105,7 @@ def compare(plan: Plan, console: Console | None = None) -> Comparison:
     planned = with_controls(plan, lambda combination: _build(combination, preparation))
     plan = planned.plan
     for note in [*([] if folder.resumes else _check(plan, preparation)), *planned.notes]:
-        console.print(_wrapped(note, console.width), highlight=False, markup=False, soft_wrap=True)
+        console.print(wrapped(note, console.width), highlight=False, markup=False, soft_wrap=True)
     folder.begin()
     outcomes: list[Outcome] = []
     comparison = Comparison(folder.path, plan, outcomes, planned.notes)
@@ -191,12 +191,6 @@ def _run(
 def _output(plan: Plan) -> Path:
     config = plan.combinations[0].config
     return Path(config.run.output or f"runs/compare-{Path(config.model.model).name}")
-
-
-def _wrapped(note: str, width: int) -> str:
-    return textwrap.fill(
-        note, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )  # fmt: skip
 
 
 def _line(comparison: Comparison, outcome: Outcome) -> str:

@@ -72,6 +72,30 @@ class Finding:
         return f"{head} {metric.name} [{low:{form}}, {high:{form}}]; {meaning}."
 
 
+def baseline(comparison: Comparison) -> list[str]:
+    """What the models give before training, and a warning where no training improved them.
+
+    Returns:
+        Sentences; none if no run succeeded.
+    """
+    metric, done = comparison.primary, [summary for summary in summaries(comparison) if summary.metrics]
+    if not done:
+        return []
+    sign = 1 if metric.higher_is_better else -1
+    starts = sorted({metric.text(metrics["before"], 1) for summary in done for metrics in summary.metrics})
+    lines = [f"Before training: {' or '.join(starts)} {metric.name}."]
+    if not any(
+        sign * (metrics["after"][metric.key] - metrics["before"][metric.key]) > 0
+        for summary in done
+        for metrics in summary.metrics
+    ):
+        lines.append(
+            "No run improved its model, so that differences say little about what training would give: train for more "
+            "steps, or with another learning rate."
+        )
+    return lines
+
+
 def findings(comparison: Comparison) -> list[Finding]:
     """One a control and size, in order; none without controls, or before the circuit has run."""
     plan, found = comparison.plan, summaries(comparison)

@@ -11,7 +11,7 @@ from typing import Any
 from qpeft.errors import RunError
 from qpeft.files import write_json
 from qpeft.options import to_sections
-from qpeft.training.runs import versions, writing
+from qpeft.training.runs import GIVE, versions, writing
 from qpeft.training.vary import Combination, Plan, value_text
 
 MANIFEST = "compare.json"
@@ -45,7 +45,7 @@ class ComparisonFolder:
                 raise RunError(f"there is no comparison to resume in {path}; leave out --resume")
         elif self.resumes and self._found["settings"] != settings:
             changed = _differences(self._found["settings"], settings)
-            raise RunError(f"the comparison in {path} was started with other settings: {changed}")
+            raise RunError(f"the comparison in {path} was started with other settings: {changed}. {GIVE}")
         elif not (options.resume or options.overwrite):
             raise RunError(
                 f"{path} holds a comparison. Go on with it by --resume (finished runs are not repeated), replace it by "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def loss_figure(comparison: Comparison, *paths: Path) -> Figure:
-    """Training loss against step: the mean of the seeds, and a band from the lowest to the highest.
+    """Training loss against step: the mean of the seeds; up to three combinations have a band over them.
 
     Args:
         comparison: What `qpeft.training.compare.compare` gave.
@@ -26,7 +26,7 @@ def loss_figure(comparison: Comparison, *paths: Path) -> Figure:
     Raises:
         RunError: No run succeeded.
     """
-    curves = [_curves(summary) for summary in _succeeded(comparison)]
+    curves = [_curves(summary, comparison.plan) for summary in _succeeded(comparison)]
     return curves_plot(
         paths, ", ".join(comparison.plan.varied), curves, comparison.task.loss(comparison.measured).title
     )
@@ -53,11 +53,15 @@ def _succeeded(comparison: Comparison) -> list[Summary]:
     return found
 
 
-def _curves(summary: Summary) -> SeedCurves:
+def _curves(summary: Summary, plan: Plan) -> SeedCurves:
     curves = [outcome.curve for outcome in summary.outcomes if outcome.metrics is not None]
-    return SeedCurves(
-        summary.combination.label, [step for step, _ in curves[0]], [[loss for _, loss in curve] for curve in curves]
-    )
+    losses = [[loss for _, loss in curve] for curve in curves]
+    return SeedCurves(summary.combination.label, [step for step, _ in curves[0]], losses, _colour(summary, plan))
+
+
+def _colour(summary: Summary, plan: Plan) -> int | None:
+    """A source has one colour in both figures, whatever its size."""
+    return plan.varied["source"].index(summary.combination.values["source"]) if plan.has_controls else None
 
 
 def _final(summary: Summary, plan: Plan) -> FinalValues:
@@ -69,5 +73,5 @@ def _final(summary: Summary, plan: Plan) -> FinalValues:
     differences = [] if summary.is_reference else summary.differences
     return FinalValues(
         f"{label} ({summary.trained:,})", summary.values, exact, interval, differences,
-        means["difference"].half_width, plan.varied["source"].index(summary.combination.values["source"]),
+        means["difference"].half_width, _colour(summary, plan),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qpeft.files import write_text
 from qpeft.noise.survey import stale
-from qpeft.training.compare_conclusions import conclusions
+from qpeft.training.compare_conclusions import baseline, conclusions
 from qpeft.training.compare_plots import final_figure, loss_figure
 from qpeft.training.compare_tables import shown_table
 from qpeft.training.report import calibrations, markdown_table
@@ -49,7 +49,6 @@ def _page(comparison: Comparison, has_plots: bool) -> str:
     config = plan.combinations[0].config
     seeds = ", ".join(map(str, plan.seeds))
     metric, shown = comparison.primary, shown_table(comparison)
-    before = sorted({metric.text(o.metrics["before"], 1) for o in comparison.outcomes if o.metrics is not None})
     fixed = {
         "model": config.model.model,
         "task": config.data.task,
@@ -63,7 +62,8 @@ def _page(comparison: Comparison, has_plots: bool) -> str:
         "order, as far as their sizes agree.", "",
         *markdown_table(*shown), "",
         f"* {metric.name}: {metric.title} of the test data ({metric.direction}), mean of the seeds ± half of its "
-        f"95% confidence interval (Student's t); before training {' or '.join(before) or 'not known'}.",
+        "95% confidence interval (Student's t).",
+        *(f"* {line}" for line in baseline(comparison)),
         f"* difference: the same less {_reference(plan)} with the same seed, so that what seeds share cancels.",
         "* Intervals cover the choice of seeds on this one test set, not the sampling of the test set.",
         *(SAMPLED if "exact weights" in shown[0] else []),
@@ -73,7 +73,7 @@ def _page(comparison: Comparison, has_plots: bool) -> str:
     lines += _noise_lines(comparison)
     if has_plots:
         lines += [
-            "", "![training loss against step; the band runs from the lowest to the highest seed](loss.png)", "",
+            "", "![training loss against step, mean of the seeds](loss.png)", "",
             f"![{metric.title} after training](final.png)",
         ]  # fmt: skip
     if comparison.failed:

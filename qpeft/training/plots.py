@@ -83,11 +83,13 @@ class SeedCurves:
         label: Its name.
         steps: (n,) steps.
         losses: (seeds, n) training losses, one row a seed.
+        colour: Index of the colour; the place among the combinations if None.
     """
 
     label: str
     steps: Sequence[int]
     losses: Sequence[Sequence[float]]
+    colour: int | None = None
 
 
 def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves], loss: str) -> Figure:
@@ -107,7 +109,8 @@ def curves_plot(paths: Sequence[Path], title: str, curves: Sequence[SeedCurves],
         axes = drawing.add_subplot()
         ends = []
         for index, curve in enumerate(curves):
-            colour, style = _colour(index), CURVE_STYLES[index % len(CURVE_STYLES)]  # overlapping lines stay visible
+            colour = _colour(index if curve.colour is None else curve.colour)
+            style = CURVE_STYLES[index % len(CURVE_STYLES)]  # overlapping lines stay visible
             columns = list(zip(*curve.losses, strict=True))
             mean = [sum(column) / len(column) for column in columns]
             marker = "o" if len(mean) == 1 else None  # a single point has no line

@@ -17,6 +17,7 @@ from qpeft.options import read_toml, to_sections
 from qpeft.training.ranks import is_main, wait_for_all
 
 MANIFEST = "run.json"
+GIVE = "Give those again, or another --output"
 CONTENTS = (MANIFEST, "config.toml", "metrics.json", "report.md", "loss.png", "adapter", "checkpoints")
 PACKAGES = ("qpeft", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scikit-learn")
 
@@ -62,7 +63,9 @@ class RunFolder:
         self._replaces = found is not None and config.run.overwrite
         if found is None or self._replaces:
             if found is None and path.exists() and any(path.iterdir()):
-                raise RunError(f"the output folder {path} is not empty and holds no qpeft run; give another --output")
+                raise RunError(
+                    f"the output folder {path} is not empty and holds no run of this command; give another --output"
+                )
             if config.run.resume:
                 raise RunError(f"there is no run to resume in {path}; leave out --resume")
             found = {"status": "running", "settings": settings, "versions": versions()}
@@ -72,7 +75,8 @@ class RunFolder:
                 "by --resume, replace it by --overwrite, or give another --output"
             )
         elif found["settings"] != settings:
-            raise RunError(f"the run in {path} was started with other settings: {_differences(found, settings)}")
+            changed = _differences(found, settings)
+            raise RunError(f"the run in {path} was started with other settings: {changed}. {GIVE}")
         self.manifest: dict[str, Any] = found
 
     def begin(self) -> None:

@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 
 from qpeft.training.compare import Comparison, Outcome
-from qpeft.training.compare_conclusions import conclusions, findings
+from qpeft.training.compare_conclusions import baseline, conclusions, findings
 from qpeft.training.compare_tables import shown_table
 from qpeft.training.vary import Combination, Plan, plan
 
+BEFORE = 2.1
 FLAGS = {"model": "embedded", "data": "embedded"}
 
 
@@ -34,7 +35,8 @@ def ended(value, trained, metric):
     if value is None:
         return None
     return {
-        "after": {metric: value, "primary": metric}, "parameters": {"trained": trained}, "against_exact": None,
+        "before": {metric: BEFORE, "primary": metric}, "after": {metric: value, "primary": metric},
+        "parameters": {"trained": trained}, "against_exact": None,
         "export": {"weights": "exact"}, "seconds_per_step": None,
     }  # fmt: skip
 
@@ -104,6 +106,17 @@ def test_one_seed_concludes_nothing():
         "nothing can be concluded.",
         "In all: nothing can be concluded, since a confidence interval needs two pairs of finished runs or more.",
     ]
+
+
+def test_training_that_improves_nothing_is_said():
+    start = "Before training: 2.1000 bits/byte."
+    assert baseline(compared({"circuit": [2.2, 2.09], "free": [2.3, 2.4]})) == [start]
+    _, warning = baseline(compared({"circuit": [2.2, 2.1], "free": [2.3, None]}))
+    assert warning.startswith("No run improved its model")
+    assert (
+        len(baseline(compared({"circuit": [2.2], "free": [0.5]}, metric="accuracy", task="classification"))) == 1
+    )  # 2.2 is more than 2.1
+    assert baseline(compared({"circuit": [None], "free": [None]})) == []
 
 
 def test_only_seeds_that_both_finished_are_paired():

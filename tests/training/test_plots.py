@@ -81,3 +81,9 @@ def test_figures_are_returned_for_notebooks_and_need_no_path():
     (axes,) = curves_plot([], "rank", [SeedCurves("1", [1], [[2.0]])], "loss").axes
     assert axes.get_xlabel() == "step" and axes.lines[0].get_marker() == "o"  # a point alone has no line
     assert loss_plot([], {"a": [(1, 2.0)]}, 3.0, {}, "loss").axes[0].get_ylabel() == "loss"
+
+
+def test_curves_of_one_colour_differ_in_dashes():
+    curves = [SeedCurves("a", [1, 2], [[1.0, 2.0]]), SeedCurves("a at equal budget", [1, 2], [[2.0, 3.0]], colour=0)]
+    one, other = curves_plot([], "source", curves, "loss").axes[0].lines
+    assert one.get_color() == other.get_color() and one.get_linestyle() != other.get_linestyle()

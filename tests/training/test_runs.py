@@ -61,7 +61,7 @@ def test_folders_that_cannot_be_used(make_config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "diary.txt").write_text("mine", encoding="utf8")
     for run in ({}, {"overwrite": True}):
-        with pytest.raises(RunError, match="not empty and holds no qpeft run"):
+        with pytest.raises(RunError, match="not empty and holds no run of this command"):
             start(config, **run)
     assert (tmp_path / "run" / "diary.txt").read_text(encoding="utf8") == "mine"
     with pytest.raises(RunError, match="is a file"):
