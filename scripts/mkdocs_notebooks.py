@@ -5,7 +5,6 @@ and its links are checked like any other's. Nothing is executed.
 """
 
 import base64
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbformat import read
 
 LIST = "<!-- the notebooks -->"  # replaced by links, on the page that has it
 PICTURES = {"image/svg+xml": "svg", "image/png": "png"}  # the first that an output has is shown
@@ -39,8 +39,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     for path in notebooks(config):
         parts: list[str] = []
         heading, drawn = path.stem, 0  # of the section, and the pictures that it has so far
-        for number, cell in enumerate(json.loads(path.read_text(encoding="utf8"))["cells"]):
-            source = joined(cell["source"])
+        for number, cell in enumerate(read(path, as_version=4).cells):
+            source = cell["source"]
             if cell["cell_type"] == "markdown":
                 parts.append(source.replace("](../docs/", "](../"))
                 if found := HEADING.findall(source):
@@ -60,8 +60,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
     entries = []
     for path in notebooks(config):
-        title, _, rest = joined(json.loads(path.read_text(encoding="utf8"))["cells"][0]["source"]).partition("\n")
-        first = rest.strip().partition("\n\n")[0]
+        title, _, rest = read(path, as_version=4).cells[0]["source"].partition("\n")
+        first = rest.strip().partition("\n\n")[0].replace("](../docs/", "](../")
         entries.append(f"**[{title.lstrip('# ')}]({path.stem}.md)**\n\n{first}")
     return markdown.replace(LIST, "\n\n".join(entries))
 
@@ -73,20 +73,14 @@ def shown(
     data = output.get("data", {"text/plain": output.get("text", "")})
     for kind, suffix in PICTURES.items():
         if kind in data:
-            text = joined(data[kind])
-            content = text if suffix == "svg" else base64.b64decode(text)
+            content = data[kind] if suffix == "svg" else base64.b64decode(data[kind])
             files.append(File.generated(config, f"notebooks/{name}.{suffix}", content=content))
             yield f"![{alternative}]({name}.{suffix})"
             return
     for kind in ("text/markdown", "text/html"):
         if kind in data:
-            yield TABLE.sub("<table>", STYLE.sub("", joined(data[kind])))
+            yield TABLE.sub("<table>", STYLE.sub("", data[kind]))
             return
-    text = CONTROL_CODES.sub("", joined(data.get("text/plain", ""))).strip("\n")
+    text = CONTROL_CODES.sub("", data.get("text/plain", "")).strip("\n")
     if text:
         yield f"```text\n{text}\n```"
-
-
-def joined(text: str | list[str]) -> str:
-    """Notebooks keep a text as one string, or as a list of lines."""
-    return text if isinstance(text, str) else "".join(text)

@@ -4,7 +4,6 @@ Pages with figures of their own to check are run by `test_readme.py`.
 """
 
 import importlib
-import json
 import re
 import shlex
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 import typer
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
+from nbformat import write
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from qpeft.cli import app
 from qpeft.engines import ENGINES
@@ -116,17 +117,17 @@ def test_every_public_name_has_its_place_in_the_api(room):
 
 
 PIXEL = "iVBORw0KGgo="
-CELLS = [
-    {"cell_type": "markdown", "source": ["# A question\n", "\nWhy it is asked.\n", "\n[Engines](../docs/engines.md)"]},
-    {"cell_type": "code", "source": "print(1)", "outputs": [
-        {"output_type": "stream", "name": "stdout", "text": ["\x1b[1m1\x1b[0m\n"]},
-        {"output_type": "display_data", "data": {"image/png": PIXEL, "text/plain": "<Figure>"}},
-        {"output_type": "execute_result", "data": {
+NOTEBOOK = new_notebook(cells=[
+    new_markdown_cell("# A question\n\nWhy it is asked.\n\n[Engines](../docs/engines.md)"),
+    new_code_cell("print(1)", outputs=[
+        new_output("stream", name="stdout", text="\x1b[1m1\x1b[0m\n"),
+        new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure>"}),
+        new_output("execute_result", {
             "text/html": '<style scoped>\n.a {}\n</style>\n<table border="1"></table>', "text/plain": "a",
-        }},
-    ]},
-    {"cell_type": "code", "source": [], "outputs": []},
-]  # fmt: skip
+        }),
+    ]),
+    new_code_cell(""),
+])  # fmt: skip
 
 
 def test_a_notebook_becomes_a_page(tmp_path):
@@ -138,7 +139,7 @@ def test_a_notebook_becomes_a_page(tmp_path):
     (tmp_path / "docs" / "engines.md").write_text("# Engines\n")
     (tmp_path / "docs" / "notebooks" / "index.md").write_text("# Notebooks\n\n<!-- the notebooks -->\n")
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_question.ipynb").write_text(json.dumps({"cells": CELLS}), encoding="utf8")
+    write(NOTEBOOK, tmp_path / "notebooks" / "01_question.ipynb")
     build(load_config(str(tmp_path / "mkdocs.yml"), strict=True))
     site = tmp_path / "site" / "notebooks"
     listed, page = ((site / name).read_text(encoding="utf8") for name in ("index.html", "01_question/index.html"))

@@ -33,7 +33,7 @@ def test_there_are_three_notebooks():
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_what_is_committed_is_what_a_run_gives(name):
+def test_a_run_has_no_fault_and_gives_outputs_of_the_committed_kinds(name):
     committed = read(FOLDER / name)
     assert faults(committed) == []
     fresh = execute(committed)

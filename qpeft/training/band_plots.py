@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qpeft.training.plots import canvas
+from qpeft.training.plots import canvas, panels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,8 +99,7 @@ def bands_plot(
     ticks = sorted({x for panel in panels for line in panel.lines for x in line.xs}) if log_x else None
     width = BESIDE_PANELS + PANEL_WIDTH * columns
     with canvas(*paths, size=(width, 1.0 + 2.2 * rows)) as drawing:
-        grid = list(drawing.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-        for axes, panel in zip(grid, panels, strict=False):
+        for axes, panel in zip(panels_of(drawing, len(panels), columns), panels, strict=True):
             for reference in panel.references:
                 colour = "0.25" if reference.of is None else shades[reference.of]
                 look: dict[str, Any] = {
@@ -134,9 +133,6 @@ def bands_plot(
             if not any(line.xs for line in panel.lines):
                 axes.text(0.5, 0.5, "vanishes", transform=axes.transAxes, ha="center", color="0.4")
             _scale(axes, panel.title, ticks)
-        for below, axes in enumerate(grid[len(panels) :], len(panels) - columns):
-            grid[below].xaxis.set_tick_params(labelbottom=True)  # nothing stands below it
-            axes.remove()
         middle = (MARGIN + PANEL_WIDTH * columns / 2) / width  # of the panels: beside them stands the legend
         drawing.suptitle(title, x=middle, fontsize="medium")
         drawing.supxlabel(xlabel, x=middle, fontsize="medium")

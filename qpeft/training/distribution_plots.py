@@ -11,11 +11,12 @@ from torch import Tensor
 
 from qpeft.adapters.regenerate import Deviation
 from qpeft.errors import ConfigError
-from qpeft.training.plots import COLOURS, canvas
+from qpeft.training.plots import COLOURS, canvas, panels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+POINTS = "the panel's engine"
 PANELS_A_ROW = 2
 MOST_NAMED = 16  # states that fit under a panel by their bits
 
@@ -70,24 +71,22 @@ def distribution_plot(paths: Sequence[Path], exact: Distribution, others: Sequen
     rows = -(-len(others) // columns)
     handles: dict[str, Any] = {}
     with canvas(*paths, size=(1.2 + 3.4 * columns, 1.2 + 2.2 * rows)) as drawing:
-        grid = list(drawing.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-        for place, (axes, other) in enumerate(zip(grid, others, strict=False), 1):  # the exact one has the first colour
+        grid = panels_of(drawing, len(others), columns)
+        for place, (axes, other) in enumerate(zip(grid, others, strict=True), 1):  # the exact one has the first colour
             handles |= _panel(axes, exact, other, order, COLOURS[place % len(COLOURS)])
             _name_states(axes, order)
-        for below, axes in enumerate(grid[len(others) :], len(others) - columns):
-            grid[below].xaxis.set_tick_params(labelbottom=True)  # nothing stands below it
-            axes.remove()
+        handles[POINTS] = handles.pop(POINTS)  # the last one, also where the first panels have no shots
         named = "" if states <= MOST_NAMED else f" (of {states})"
         drawing.supxlabel(f"basis state, the likeliest first{named}", fontsize="medium")
         drawing.supylabel("probability", fontsize="medium")
-        legend = drawing.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles))
+        legend = drawing.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=len(handles))
         points: Any = legend.legend_handles[-1]
         points.set(color="0.3", sizes=[16])  # they stand for those of every panel, whatever their colour
     return drawing
 
 
 def _panel(axes: Any, exact: Distribution, other: Distribution, order: Tensor, colour: str) -> dict[str, Any]:
-    """Draws one panel; gives what the legend shows, the points last."""
+    """Draws one panel; gives what the legend shows."""
     p, q = (one.probabilities.detach().double().cpu()[order] for one in (exact, other))
     edges = [place - 0.5 for place in range(len(order) + 1)]
     shown = {exact.label: axes.stairs(p.numpy(), edges, color="0.2", linewidth=0.9, zorder=2)}
@@ -98,7 +97,7 @@ def _panel(axes: Any, exact: Distribution, other: Distribution, order: Tensor, c
             high, edges, baseline=low, fill=True, color="0.82", zorder=1
         )
     size = 60 / max(4, len(order)) + 4
-    shown["the panel's engine"] = axes.scatter(range(len(order)), q.numpy(), s=size, color=colour, zorder=3)
+    shown[POINTS] = axes.scatter(range(len(order)), q.numpy(), s=size, color=colour, zorder=3)
     axes.set_title(
         f"{other.label}, total variation {Deviation.between(q, p).total_variation:.3f}", fontsize="medium"
     )  # fmt: skip

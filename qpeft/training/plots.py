@@ -49,6 +49,16 @@ def canvas(*paths: Path, size: tuple[float, float] | None = None) -> Iterator[Fi
                 empty.savefig(temporary)
 
 
+def panels_of(drawing: Figure, number: int, columns: int) -> list[Any]:
+    """So many axes in rows of `columns`, which share their scales; the lowest of each column has its numbers."""
+    rows = -(-number // columns)
+    grid: list[Any] = list(drawing.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for below, axes in enumerate(grid[number:], number - columns):
+        grid[below].xaxis.set_tick_params(labelbottom=True)  # nothing stands below it
+        axes.remove()
+    return grid[:number]
+
+
 def loss_plot(
     paths: Sequence[Path], curves: dict[str, Sequence[tuple[int, float]]], before: float, after: dict[str, float],
     loss: str,

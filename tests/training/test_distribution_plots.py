@@ -47,6 +47,15 @@ def test_every_engine_has_a_panel_and_the_colour_of_its_place(tmp_path):
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
+def test_engines_with_and_without_shots_stand_in_any_order():
+    others = [Distribution("noise", EXACT.probabilities), Distribution("sampled", EXACT.probabilities, shots=25)]
+    for given in (others, others[::-1]):
+        (legend,) = distribution_plot([], EXACT, given).legends
+        assert [text.get_text() for text in legend.get_texts()] == [
+            "exact", "± one standard deviation of the shots", "the panel's engine",
+        ]  # fmt: skip
+
+
 def test_many_states_are_counted_and_a_gradient_is_no_obstacle():
     many = torch.full((32,), 1 / 32, requires_grad=True)
     figure = distribution_plot([], Distribution("exact", many), [Distribution("same", many)])
