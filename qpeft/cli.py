@@ -23,7 +23,7 @@ from qpeft.trainability_command import gradient_variance
 from qpeft.training.adapter_options import CountConfig
 from qpeft.training.config import TrainConfig
 from qpeft.training.runs import read_settings
-from qpeft.training.trainability_config import StudyConfig
+from qpeft.training.trainability.config import StudyConfig
 
 if TYPE_CHECKING:
     from qpeft.training.tasks import Task

@@ -13,7 +13,7 @@ from rich.table import Table
 from qpeft.options import build
 from qpeft.terminal import quiet
 from qpeft.training.runs import read_settings
-from qpeft.training.trainability_config import StudyConfig, as_texts
+from qpeft.training.trainability.config import StudyConfig, as_texts
 
 console = Console()
 
@@ -38,8 +38,8 @@ def gradient_variance(
     Example: qpeft gradient-variance --observables loss,local --qubits 4-8 --reps 1,4 --steps 0,20
     """
     settings = build(StudyConfig, as_texts(read_settings(config)) if config else {}, flags)
-    from qpeft.training.trainability_report import decay_table, variance_table
-    from qpeft.training.trainability_study import study
+    from qpeft.training.trainability.report import decay_table, variance_table
+    from qpeft.training.trainability.study import study
 
     quiet()
     try:

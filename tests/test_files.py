@@ -8,7 +8,7 @@ import pytest
 
 from qpeft.files import staged, staged_folder, write_json, write_text
 from qpeft.training.plots import canvas
-from qpeft.training.trainability_raw import RawGradients
+from qpeft.training.trainability.raw import RawGradients
 
 
 def listing(folder):

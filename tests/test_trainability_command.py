@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from qpeft.cli import main
-from qpeft.training import trainability_gradients
-from qpeft.training.trainability_config import StudyConfig
-from qpeft.training.trainability_folder import CONTENTS
+from qpeft.training.trainability import gradients as gradients_module
+from qpeft.training.trainability.config import StudyConfig
+from qpeft.training.trainability.folder import CONTENTS
 
 TINY = ("--ansatz", "ry_cnot", "--qubits", "1-3", "--reps", "1,2", "--observables", "local", "--initialisations", 5)
 SMALL = ("--ansatz", "ry_cnot,rx_cnot", "--qubits", "1-3", "--reps", "1,2", "--initialisations", 5)
@@ -56,7 +56,7 @@ def test_a_study_leaves_tables_plots_a_page_and_every_derivative(run, tmp_path):
 
 
 def test_an_interrupted_study_goes_on_where_it_was(run, tmp_path, monkeypatch):
-    real, ran = trainability_gradients.cost_gradients, []
+    real, ran = gradients_module.cost_gradients, []
 
     def cut(engine, circuit, *rest):
         if len(ran) == 3:
@@ -64,11 +64,11 @@ def test_an_interrupted_study_goes_on_where_it_was(run, tmp_path, monkeypatch):
         ran.append(circuit)
         return real(engine, circuit, *rest)
 
-    monkeypatch.setattr(trainability_gradients, "cost_gradients", cut)
+    monkeypatch.setattr(gradients_module, "cost_gradients", cut)
     code, out, _ = run(*TINY)
     assert code == 130 and "--resume" in out
     assert len(list((tmp_path / "study" / "raw").glob("*.parquet"))) == 3
-    monkeypatch.setattr(trainability_gradients, "cost_gradients", lambda *given: ran.append(given) or real(*given))
+    monkeypatch.setattr(gradients_module, "cost_gradients", lambda *given: ran.append(given) or real(*given))
     assert run(*TINY, "--resume")[0] == 0
     assert len(ran) == 6  # each point once
     resumed = (tmp_path / "study" / "table.csv").read_text(encoding="utf8")

@@ -1,6 +1,6 @@
+from qpeft import gradient_variance
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
-from qpeft.training.trainability import gradient_variance
-from qpeft.training.trainability_references import one_layer_global, two_design
+from qpeft.training.trainability.references import one_layer_global, two_design
 
 
 def test_panels_share_scales_colours_and_one_legend(tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qpeft.training.report import markdown_table
-from qpeft.training.trainability_config import StudyConfig
-from qpeft.training.trainability_folder import PLOTS
-from qpeft.training.trainability_gradients import OBSERVABLES
-from qpeft.training.trainability_statistics import ENOUGH
-from qpeft.training.trainability_table import DecayRow, VarianceTable, grouped
+from qpeft.training.trainability.config import StudyConfig
+from qpeft.training.trainability.folder import PLOTS
+from qpeft.training.trainability.gradients import OBSERVABLES
+from qpeft.training.trainability.statistics import ENOUGH
+from qpeft.training.trainability.table import DecayRow, VarianceTable, grouped
 
 COLUMNS = ("ansatz", "observable", "engine", "layers", "log2/qubit", "points")
 MARK = "*"  # of a variance that few initialisations decide

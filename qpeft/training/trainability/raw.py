@@ -12,7 +12,7 @@ import numpy as np
 
 from qpeft.errors import RunError
 from qpeft.files import staged
-from qpeft.training.trainability_statistics import Array
+from qpeft.training.trainability.statistics import Array
 
 SETTINGS = b"qpeft"  # key of the settings in a file's metadata
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from qpeft.errors import ConfigError, UnknownNameError, unknown_name
-from qpeft.training.trainability_statistics import Band, Decay, Spread, fit_decay
+from qpeft.training.trainability.statistics import Band, Decay, Spread, fit_decay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,7 +147,7 @@ class VarianceTable:
             ConfigError: Another name, or rows of more than one observable or engine that one plot cannot hold; `where`
                 chooses.
         """
-        from qpeft.training.trainability_plots import draw
+        from qpeft.training.trainability.plots import draw
 
         return draw(self, against, paths)
 

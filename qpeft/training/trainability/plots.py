@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from qpeft.errors import ConfigError, UnknownNameError, unknown_name
 from qpeft.training.band_plots import BandLine, BandPanel, ReferenceLine, bands_plot
-from qpeft.training.trainability_gradients import OBSERVABLES
-from qpeft.training.trainability_statistics import VANISHING, Band
-from qpeft.training.trainability_table import VarianceRow, VarianceTable, grouped
+from qpeft.training.trainability.gradients import OBSERVABLES
+from qpeft.training.trainability.statistics import VANISHING, Band
+from qpeft.training.trainability.table import VarianceRow, VarianceTable, grouped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

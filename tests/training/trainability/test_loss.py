@@ -5,18 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qpeft import gradient_variance
 from qpeft.adapters.attach import attach
 from qpeft.adapters.peft_internals import bank_of
 from qpeft.errors import ConfigError, RunError
 from qpeft.qcircuits import CircuitBuilder, StatevectorEngine, ansatz
-from qpeft.training import trainability_loss
 from qpeft.training.config import DataOptions, ModelOptions, TrainConfig
 from qpeft.training.finetune import prepare
 from qpeft.training.models import load_model
-from qpeft.training.trainability import gradient_variance
-from qpeft.training.trainability_config import LossOptions
-from qpeft.training.trainability_gradients import draw_angles
-from qpeft.training.trainability_loss import ANGLES, before_head, text_losses
+from qpeft.training.trainability import loss as loss_module
+from qpeft.training.trainability.config import LossOptions
+from qpeft.training.trainability.gradients import draw_angles
+from qpeft.training.trainability.loss import ANGLES, before_head, text_losses
 
 CIRCUIT = ansatz("ry_cnot", 3, 2)
 
@@ -108,7 +108,7 @@ def test_losses_of_other_options_stand_side_by_side_under_other_titles(options):
 def test_batches_cut_by_memory_change_no_initialisation(options, monkeypatch):
     loss, _ = text_losses(options)
     whole = gradient(loss, 3)
-    monkeypatch.setattr(trainability_loss, "BATCH_BYTES", 1)
+    monkeypatch.setattr(loss_module, "BATCH_BYTES", 1)
     torch.testing.assert_close(gradient(loss, 3), whole, rtol=1e-9, atol=1e-14)
 
 

@@ -12,8 +12,8 @@ from qpeft.generator_settings import PRESETS, STARTS
 from qpeft.generators.transforms import TRANSFORMS
 from qpeft.options import at_least, check_whole, leaves, listed, option, whole_numbers
 from qpeft.qcircuits import ANSATZE
-from qpeft.training.trainability_gradients import OBSERVABLES
-from qpeft.training.trainability_statistics import Bootstrap
+from qpeft.training.trainability.gradients import OBSERVABLES
+from qpeft.training.trainability.statistics import Bootstrap
 
 ALL = "all"  # ansätze
 LOSS = "loss"  # the observable that is the loss of QPA on a text

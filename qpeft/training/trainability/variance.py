@@ -17,18 +17,18 @@ from qpeft.errors import ConfigError, EngineError
 from qpeft.options import check_whole
 from qpeft.qcircuits.memory import require_bytes
 from qpeft.qcircuits.seeding import Draws
-from qpeft.training.trainability_gradients import DTYPE, OBSERVABLES, Objective, draw_angles
-from qpeft.training.trainability_points import Circuits, Point, plan_points
-from qpeft.training.trainability_raw import RawGradients
-from qpeft.training.trainability_references import (
+from qpeft.training.trainability.gradients import DTYPE, OBSERVABLES, Objective, draw_angles
+from qpeft.training.trainability.points import Circuits, Point, plan_points
+from qpeft.training.trainability.raw import RawGradients
+from qpeft.training.trainability.references import (
     is_one_product_layer,
     one_layer_global,
     shots_of_one_layer,
     shots_of_two_design,
     two_design,
 )
-from qpeft.training.trainability_statistics import Array, Bootstrap, layers_of, spread
-from qpeft.training.trainability_table import VarianceRow, VarianceTable
+from qpeft.training.trainability.statistics import Array, Bootstrap, layers_of, spread
+from qpeft.training.trainability.table import VarianceRow, VarianceTable
 
 COPIES, DRAWS = 4, 3  # of the angles' derivatives, and of the resamples' weights, that statistics hold at once
 
@@ -49,7 +49,7 @@ def gradient_variance(
         qubits: Numbers of qubits; a circuit of one's own keeps its own.
         reps: Numbers of layers; a circuit of one's own is repeated so often, with angles of its own each time.
         observables: "global", |0...0><0...0|, "local", Z on qubit 0, or an objective, such as one of
-            `qpeft.training.trainability_loss.text_losses`.
+            `qpeft.training.trainability.loss.text_losses`.
         engines: What runs the circuits, e.g. "exact", "exact:1024", "pauli@ibm_torino".
         initialisations: Number of random angles at each point.
         seed: Decides what is drawn.

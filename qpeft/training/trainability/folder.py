@@ -8,7 +8,7 @@ from typing import Any
 from qpeft.errors import RunError
 from qpeft.files import write_text
 from qpeft.training.runs import MANIFEST, RunFolder
-from qpeft.training.trainability_table import VarianceTable
+from qpeft.training.trainability.table import VarianceTable
 
 RAW, PLOTS = "raw", "plots"
 TABLES = {"table.csv": "points", "layers.csv": "layers", "parameters.csv": "parameters", "decay.csv": "decays"}

@@ -32,8 +32,8 @@ from qpeft.qcircuits import Circuit, Engine
 from qpeft.training.config import DataOptions, ModelOptions, TrainConfig
 from qpeft.training.data import IGNORED
 from qpeft.training.finetune import prepare
-from qpeft.training.trainability_config import LOSS, LossOptions
-from qpeft.training.trainability_gradients import BATCH_BYTES, DTYPE, rows_of_batch
+from qpeft.training.trainability.config import LOSS, LossOptions
+from qpeft.training.trainability.gradients import BATCH_BYTES, DTYPE, rows_of_batch
 
 HEAD = "lm_head"
 ANGLES = "generators.0.source.angles"  # a bank's parameter

@@ -11,14 +11,14 @@ from qpeft.errors import UnknownNameError, unknown_name
 from qpeft.files import write_text
 from qpeft.options import listed, whole_numbers
 from qpeft.training.progress import new_display
-from qpeft.training.trainability import check_work, variances
-from qpeft.training.trainability_config import LOSS, StudyConfig
-from qpeft.training.trainability_folder import PLOTS, RAW, StudyFolder
-from qpeft.training.trainability_gradients import OBSERVABLES, Objective
-from qpeft.training.trainability_plots import AGAINST, ENGINE
-from qpeft.training.trainability_points import plain, plan_points
-from qpeft.training.trainability_report import report
-from qpeft.training.trainability_table import VarianceTable
+from qpeft.training.trainability.config import LOSS, StudyConfig
+from qpeft.training.trainability.folder import PLOTS, RAW, StudyFolder
+from qpeft.training.trainability.gradients import OBSERVABLES, Objective
+from qpeft.training.trainability.plots import AGAINST, ENGINE
+from qpeft.training.trainability.points import plain, plan_points
+from qpeft.training.trainability.report import report
+from qpeft.training.trainability.table import VarianceTable
+from qpeft.training.trainability.variance import check_work, variances
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _objectives(config: StudyConfig) -> list[str | Objective]:
     found: list[str | Objective] = []
     for name in listed(config.study.observables):
         if name == LOSS:
-            from qpeft.training.trainability_loss import text_losses
+            from qpeft.training.trainability.loss import text_losses
 
             found += text_losses(config.loss, config.study.seed)
         elif name in OBSERVABLES:

@@ -6,21 +6,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from qpeft import gradient_variance
 from qpeft.engines import get_engine
 from qpeft.errors import ConfigError, RunError
 from qpeft.qcircuits import ANSATZE, CircuitBuilder, StatevectorEngine, ansatz
-from qpeft.training import trainability_gradients
-from qpeft.training.trainability import gradient_variance
-from qpeft.training.trainability_gradients import OBSERVABLES, cost_gradients, draw_angles
-from qpeft.training.trainability_points import plan_points
-from qpeft.training.trainability_references import (
+from qpeft.training.trainability import gradients as gradients_module
+from qpeft.training.trainability.gradients import OBSERVABLES, cost_gradients, draw_angles
+from qpeft.training.trainability.points import plan_points
+from qpeft.training.trainability.references import (
     is_one_product_layer,
     one_layer_global,
     shots_of_two_design,
     two_design,
 )
-from qpeft.training.trainability_statistics import Bootstrap, fit_decay, layers_of, spread
-from qpeft.training.trainability_table import VarianceTable
+from qpeft.training.trainability.statistics import Bootstrap, fit_decay, layers_of, spread
+from qpeft.training.trainability.table import VarianceTable
 
 
 def haar(dim, is_real, number, rng):
@@ -94,7 +94,7 @@ def test_batches_cut_by_memory_change_nothing(monkeypatch):
     circuit = ansatz("ry_cnot", 3, 2)
     angles = draw_angles(circuit, 7, seed=0)
     whole = cost_gradients(StatevectorEngine(), circuit, angles, OBSERVABLES["local"])
-    monkeypatch.setattr(trainability_gradients, "BATCH_BYTES", 1)
+    monkeypatch.setattr(gradients_module, "BATCH_BYTES", 1)
     torch.testing.assert_close(cost_gradients(StatevectorEngine(), circuit, angles, OBSERVABLES["local"]), whole)
 
 

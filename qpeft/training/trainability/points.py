@@ -15,7 +15,7 @@ from qpeft.errors import ConfigError
 from qpeft.options import check_whole
 from qpeft.qcircuits import ANSATZE, Circuit, Engine
 from qpeft.qcircuits.ansatz import AnsatzFunction
-from qpeft.training.trainability_gradients import Objective, Observable, check_room, check_size
+from qpeft.training.trainability.gradients import Objective, Observable, check_room, check_size
 
 Circuits = str | Circuit | AnsatzFunction | Iterable[str] | Mapping[str, Circuit | AnsatzFunction]
 """Names of registered ansätze, a circuit, a function (num_qubits, reps) -> Circuit, or such by a name of one's own."""

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from qpeft import gradient_variance
 from qpeft.errors import ConfigError
 from qpeft.qcircuits import CircuitBuilder, ansatz
-from qpeft.training.trainability import gradient_variance
-from qpeft.training.trainability_statistics import fit_decay
-from qpeft.training.trainability_table import VarianceTable
+from qpeft.training.trainability.statistics import fit_decay
+from qpeft.training.trainability.table import VarianceTable
 
 
 @pytest.fixture(scope="module")
