@@ -311,9 +311,9 @@ def test_comparisons_are_by_the_tasks_metric(folders, tmp_path):
     found = compare(plan(["targets=q_proj,v_proj"], 2, {}, flags))
     assert not found.failed and found.primary.key == "f1"
     header = (found.folder / "table.csv").read_text(encoding="utf8").splitlines()[0]
-    assert "f1_mean,f1_std,difference_mean" in header and "exact_f1_mean" in header
+    assert "f1_mean,f1_std,f1_ci95,difference_mean" in header and "exact_f1_mean" in header
     page = (found.folder / "report.md").read_text(encoding="utf8")
-    assert "| targets | F1 | less q_proj |" in page and "F1 of the test data (more is better)" in page
+    assert "| targets | trained | F1 | difference |" in page and "F1 of the test data (more is better)" in page
     a, b = (outcome.metrics["before"]["nats_per_example"] for outcome in found.outcomes[:2])
     assert a != b  # heads of two seeds
     assert a == found.outcomes[2].metrics["before"]["nats_per_example"]
