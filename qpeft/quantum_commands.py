@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -62,18 +62,10 @@ def devices(
     """
     if qubits < 1:
         raise ConfigError(f"--qubits is {qubits}; it must be at least 1")
-    table = Table(box=SIMPLE)
-    for column in (
-        "device",
-        "qubits",
-        "gate",
-        "gate error",
-        "readout",
-        "calibrated",
-        f"best line of {qubits}",
-        "fidelity",
-    ):
-        table.add_column(column, no_wrap=column in ("device", "calibrated"))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    line = f"best line\nof {qubits}"  # the one column that may wrap
+    for column in ("device", "qubits", "gate", "gate\nerror", "readout\nerror", "calibrated", line, "fidelity"):
+        table.add_column(column, no_wrap=column != line)
     rows = list(track(survey(qubits), "Reading calibrations", len(snapshot_names()), console=console, transient=True))
     for row in sorted(rows, key=lambda row: (-(row.fidelity or 0.0), row.name)):
         table.add_row(

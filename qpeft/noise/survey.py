@@ -86,4 +86,4 @@ def stale(calibrated: str | None, today: date | None = None) -> str | None:
     days = ((today or date.today()) - date.fromisoformat(calibrated)).days
     if days <= STALE_DAYS:
         return None
-    return f"the calibration is of {calibrated}, {days} days ago: the device of today has other errors"
+    return f"the calibration is of {calibrated}, {days} days ago; the device of today has other errors"
