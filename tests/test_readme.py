@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from qpeft.adapters.export import FORMS
@@ -144,7 +145,8 @@ def commands(page):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_commands_of_quantum_peft(names):
+def test_the_commands_of_quantum_peft(names, monkeypatch):
+    monkeypatch.setattr("qpeft.adapter_commands.console", Console(width=100))  # the page's, whatever starts the tests
     given = list(commands(FRAMES_PAGE))
     assert [command[1] for command, _ in given] == ["train", "train", "export", "count"]
     for (_, *arguments), shown in given:

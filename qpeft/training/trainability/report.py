@@ -31,8 +31,8 @@ def report(config: StudyConfig, table: VarianceTable, pictures: Sequence[str]) -
         "derived** is (1/8)(3/8)^(N-1) for one layer of RY or RX and the global observable. Both have the "
         "variance of an engine's shots added; under noise nothing is derived.", "",
         "Where a few large derivatives decide the variance (points drawn hollow; the column `effective` of `table.csv` "
-        f"is below {ENOUGH}, or a fifth of the initialisations) it usually lies too low, its band is too narrow, and a "
-        "fit through it is off by more than its error. More initialisations help.", "",
+        f"is below {ENOUGH} and below a fifth of the initialisations) it usually lies too low, its band is too narrow, "
+        "and a fit through it is off by more than its error. More initialisations help.", "",
         *_of_loss(config, table),
         *(f"![variance of the gradients, {name.removeprefix(PLOTS + '/')}]({name}.png)\n" for name in pictures),
         "## Decay with the number of qubits", "",
